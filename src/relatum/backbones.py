@@ -1,0 +1,238 @@
+"""Image encoders: any timm model with staged features, and the small CIFAR networks, all giving `Features`."""
+
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+
+import timm
+from jaxtyping import Float
+from timm.models.efficientnet import EfficientNet
+from timm.models.resnet import ResNet
+from timm.models.resnetv2 import ResNetV2
+from torch import Tensor, nn
+
+from relatum.small_resnets import SMALL_RESNETS
+from relatum.types import Features
+
+Stem = Literal["imagenet", "cifar", "tiny"]
+
+BACKBONES: dict[str, str] = {
+    "resnet18": "resnet18",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "resnext50_32x4d": "resnext50_32x4d",
+    "resnext101_32x8d": "resnext101_32x8d",
+    "wide_resnet50_2": "wide_resnet50_2",
+    "wide_resnet101_2": "wide_resnet101_2",
+    "seresnet18": "seresnet18",
+    "seresnet50": "seresnet50",
+    "preact_resnet18": "resnetv2_18",
+    "preact_resnet50": "resnetv2_50",
+    "mobilenetv1": "mobilenetv1_100",
+}
+"""The papers' networks: our name -> timm's name. Every other timm model is known by its own name."""
+
+
+class StemLayers(NamedTuple):
+    """Where a family of models keeps the layers that shrink the image before the first stage.
+
+    Attributes:
+        conv: the convolution of stride 2, or the sequence of convolutions in its place.
+        pool: the pooling of stride 2, if the family has one.
+    """
+
+    conv: str
+    pool: str | None
+
+
+STEM_LAYERS: dict[type[nn.Module], StemLayers] = {
+    ResNet: StemLayers("conv1", "maxpool"),
+    ResNetV2: StemLayers("stem.conv", "stem.pool"),
+    EfficientNet: StemLayers("conv_stem", None),
+}
+"""The families whose stem can change: residual networks (plain, aggregated, wide, squeeze-and-excite), those with
+pre-activation, and MobileNets (V1 and V2) and EfficientNets."""
+
+
+class Backbone(nn.Module):
+    """An image encoder that gives the features of its stages, its embedding and its logits.
+
+    The stem decides at what size the first stage works. `imagenet` is the model as timm makes it. `cifar` has one
+    3x3 convolution of stride 1 and padding 1 and no max-pool, so that four stages see 32, 16, 8 and 4 pixels of a
+    CIFAR image. `tiny` has that convolution and keeps the max-pool. MobileNets have no max-pool to keep or drop, and
+    their first stage halves the image: 16, 8, 4 and 2 pixels with `cifar`. The small networks (`resnet20`,
+    `wrn_16_2`, ...) are defined with the `cifar` stem and have three stages.
+
+    Up to four stages are given: the deepest feature map of each size, and for models of one size (ViT) the maps at
+    each quarter of the depth. A map of a pre-activation network is the sum that leaves the stage, before the next
+    normalisation. timm's squeeze-and-excite networks round the squeezed width up to a multiple of 8, which differs
+    from the definition (a sixteenth) only where a block has 64 channels: 8 for 4.
+
+    Args:
+        name: a name in `BACKBONES` or `SMALL_RESNETS`, or any timm model with staged features.
+        stem: what precedes the first stage.
+        num_classes: width of the classifier; 0 for none.
+        in_channels: channels of the images.
+        pretrained: whether to download timm's weights; a stem other than `imagenet` starts anew.
+
+    Attributes:
+        model: the plain model, whose state is what an export holds.
+        embedding_dim: width of the embedding.
+        stage_channels: channels of each stage, shallow to deep.
+        stage_strides: image pixels for each pixel of a stage.
+
+    Raises:
+        ValueError: for an unknown name, a stem that the family does not define, a model without staged features or
+            without published weights.
+
+    Source: `cifar` is the stem of SimCLR (Chen et al. 2020, appendix B.9), `tiny` that of W-MSE (Ermolov et al.
+    2021); the networks are defined in the papers that `timm` and `small_resnets` name.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        stem: Stem = "imagenet",
+        num_classes: int = 0,
+        in_channels: int = 3,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 0 or in_channels < 1:
+            raise ValueError(
+                f"num_classes is {num_classes} and in_channels is {in_channels}; expected at least 0 and 1"
+            )
+        self.name = name
+        self.stem = stem
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+
+        model: Any
+        shrunk = 1
+        if name in SMALL_RESNETS:
+            if stem != "cifar":
+                raise ValueError(f"{name} is defined with the CIFAR stem only, not {stem!r}; give stem='cifar'")
+            if pretrained:
+                raise ValueError(f"{name} has no published weights here; train it, or start from a run of yours")
+            model = SMALL_RESNETS[name](num_classes=num_classes, in_channels=in_channels)
+        else:
+            model = _timm_model(name, num_classes, in_channels, pretrained)
+            if stem != "imagenet":
+                shrunk = _change_stem(model, name, stem, in_channels)
+        self.model = model
+
+        self._stages = _stage_indices([info["reduction"] for info in model.feature_info])
+        self.stage_channels = tuple(int(model.feature_info[i]["num_chs"]) for i in self._stages)
+        self.stage_strides = tuple(int(model.feature_info[i]["reduction"]) // shrunk for i in self._stages)
+        self.embedding_dim = int(model.head_hidden_size)
+        config = getattr(model, "pretrained_cfg", {})
+        self._only_size = config["input_size"][1:] if config.get("fixed_input_size") else None
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Features:
+        """The features of every stage, the embedding, and the logits if there are classes.
+
+        Raises:
+            ValueError: for images of other channels, or too small for the deepest stage.
+        """
+        self._check(images)
+        model: Any = self.model
+        deepest, stages = model.forward_intermediates(images, indices=list(self._stages))
+        embedding = model.forward_head(deepest, pre_logits=True)
+        logits = None
+        if self.num_classes:
+            classifier = model.get_classifier()
+            # timm's pre-activation networks classify with a 1x1 convolution.
+            pixel = embedding[:, :, None, None] if isinstance(classifier, nn.Conv2d) else embedding
+            logits = classifier(pixel).flatten(1)
+        return Features(tuple(stages), embedding, logits)
+
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The embedding alone: what `forward` gives, and no map is kept for the stages.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        self._check(images)
+        model: Any = self.model
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+
+    def _check(self, images: Tensor) -> None:
+        channels, height, width = images.shape[1:]
+        if channels != self.in_channels:
+            raise ValueError(
+                f"images have {channels} channels; {self.name} was built for {self.in_channels}: "
+                f"convert the images, or build it with in_channels={channels}"
+            )
+        if self._only_size is not None and (height, width) != tuple(self._only_size):
+            expected = "x".join(map(str, self._only_size))
+            raise ValueError(f"images are {height}x{width}; {self.name} takes {expected} only: resize them")
+        if min(height, width) < self.stage_strides[-1]:
+            hint = ", or choose stem='cifar'" if type(self.model) in STEM_LAYERS and self.stem != "cifar" else ""
+            raise ValueError(
+                f"images are {height}x{width}; {self.name} with the {self.stem} stem shrinks them "
+                f"{self.stage_strides[-1]} times, expected at least that size: resize them{hint}"
+            )
+
+
+def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool) -> Any:
+    """timm's model of this name, checked to have what `Backbone` needs."""
+    timm_name = BACKBONES.get(name, name)
+    tag = "." in timm_name
+    if not timm.is_model(timm_name) or (tag and not timm.models.is_model_pretrained(timm_name)):
+        known = dict.fromkeys([*BACKBONES, *SMALL_RESNETS, *timm.list_models()])
+        close = get_close_matches(name, known, n=3)
+        ours = ", ".join([*BACKBONES, *SMALL_RESNETS])
+        hint = f"did you mean {' or '.join(close)}?" if close else f"expected a timm model or one of {ours}"
+        raise ValueError(f"unknown backbone {name!r}; {hint}")
+    if pretrained and not timm.models.is_model_pretrained(timm_name):
+        raise ValueError(f"timm has no weights for {name}; give pretrained=False, or choose another backbone")
+    model: Any = timm.create_model(timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
+    needed = ("forward_intermediates", "forward_head", "get_classifier", "feature_info", "head_hidden_size")
+    missing = [attribute for attribute in needed if not hasattr(model, attribute)]
+    if missing or not isinstance(model.get_classifier(), nn.Module):
+        lacks = ", ".join(missing) or "a single classifier"
+        raise ValueError(f"{name} lacks {lacks}; expected a timm model with staged features, such as resnet18")
+    return model
+
+
+def _change_stem(model: nn.Module, name: str, stem: Stem, in_channels: int) -> int:
+    """Put a small-image stem in place of a timm model's own; return how many times less it shrinks the images.
+
+    The new convolution starts as timm's do, from a normal of variance 2 / fan-out (He et al. 2015).
+    """
+    layers = STEM_LAYERS.get(type(model))
+    replaced: list[nn.Conv2d] = []
+    if layers is not None and any(path == layers.conv for path, _ in model.named_modules()):
+        replaced = [m for m in model.get_submodule(layers.conv).modules() if isinstance(m, nn.Conv2d)]
+    # Variants that standardise weights or pad like TensorFlow would lose it with their first convolution.
+    if layers is None or not replaced or any(type(m) is not nn.Conv2d for m in replaced):
+        families = ", ".join(family.__name__ for family in STEM_LAYERS)
+        raise ValueError(
+            f"stem {stem!r} is not defined for {name} ({type(model).__name__}); expected a plain model of "
+            f"{families}: choose one of {', '.join(BACKBONES)}, or give stem='imagenet'"
+        )
+    if stem == "tiny" and layers.pool is None:
+        raise ValueError(f"stem 'tiny' keeps the max-pool and {name} has none; give stem='cifar'")
+
+    conv = nn.Conv2d(in_channels, replaced[-1].out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    model.set_submodule(layers.conv, conv)
+    if stem == "cifar" and layers.pool is not None:
+        model.set_submodule(layers.pool, nn.Identity())
+        return 4
+    return 2
+
+
+def _stage_indices(reductions: list[int]) -> tuple[int, ...]:
+    """Which of a model's feature maps are its stages: the deepest of each size, the last four of these.
+
+    A model with maps of one size only has none that end a stage: those at each quarter of its depth are taken.
+    """
+    depth = len(reductions)
+    if len(set(reductions)) == 1:
+        return tuple(sorted({depth * quarter // 4 - 1 for quarter in range(1, 5)} - {-1}))
+    last = {reduction: i for i, reduction in enumerate(reductions)}
+    return tuple(sorted(last.values())[-4:])

@@ -1,0 +1,225 @@
+"""Batches of views: of resident images, on their device; or of streamed ones, cropped by workers.
+
+What a step sees is a function of (seed, epoch, step): a resumed run meets the batches that it would have met, and
+the number of workers changes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from relatum.data.images import Images, ResidentImages, StreamedImages
+from relatum.data.pairing import shard
+from relatum.data.views import View
+from relatum.randomness import generator_of
+from relatum.types import Batch
+
+SHARE = 0.5  # of the free GPU memory that resident images may take; the rest is for the network
+
+
+class Draw(NamedTuple):
+    """A worker's task: the crops of one image, for one row of a batch.
+
+    Attributes:
+        sample: number of the image.
+        epoch, step, row: of the batch.
+        place: of the image in the row, counted over all ranks.
+    """
+
+    sample: int
+    epoch: int
+    step: int
+    row: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Crops(Dataset[Tensor]):
+    """What runs in the workers: decodes an image and crops it once for each copy."""
+
+    images: StreamedImages
+    view: View
+    copies: int
+    seed: int
+
+    def __getitem__(self, draw: Draw) -> UInt8[Tensor, "copies c s s"]:
+        picture = self.images.picture(draw.sample)
+        views = range(draw.row * self.copies, (draw.row + 1) * self.copies)
+        generators = (generator_of(self.seed, draw.epoch, draw.step, draw.place, v) for v in views)
+        return torch.stack([self.view.crop_image(picture, generator) for generator in generators])
+
+
+@dataclass
+class Plan:
+    """The tasks of an epoch's remaining steps, one list for each batch. Set anew while the workers live on."""
+
+    samples: Int[Tensor, "steps rows n"]
+    epoch: int = 0
+    first_step: int = 0
+    first_place: int = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step, rows in enumerate(self.samples.tolist(), self.first_step):
+            yield [
+                Draw(sample, self.epoch, step, row, place)
+                for row, samples in enumerate(rows)
+                for place, sample in enumerate(samples, self.first_place)
+            ]
+
+
+class Loader:
+    """The batches of every epoch, on a device.
+
+    Row r, copy k of a batch is view number `v = r * copies + k`. Copies are independent draws of the same images.
+    Resident images draw all of a view from `seed_of(seed, epoch, step, rank, v)`. Streamed images draw the crop
+    of the image at place p of the batch of all ranks from `seed_of(seed, epoch, step, p, v)`, and the rest as
+    resident ones do.
+
+    Args:
+        images: the training set. A resident one moves to a CUDA device if it takes at most half of the free memory.
+        indices: epoch -> sample numbers "steps rows n" of the whole epoch, all ranks together; the same number of
+            steps in each epoch.
+        view: what is made of an image.
+        mean, std: per channel, in [0, 1]: the source's.
+        copies: views of each image.
+        seed: what all draws depend on.
+        device: where the views are made.
+        dtype: of the views.
+        rank, world_size: this process's part of each batch; `world_size` divides n.
+        workers: processes that decode and crop streamed images; 0 does so in this one.
+
+    Raises:
+        ValueError: `copies`, `workers` or the ranks are out of range, or n is no multiple of `world_size`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        indices: Callable[[int], Int[Tensor, "steps rows n"]],
+        view: View,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        copies: int = 1,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> None:
+        if copies < 1 or workers < 0:
+            raise ValueError(f"copies={copies} must be at least 1, and workers={workers} at least 0")
+        self.device = torch.device(device)
+        self.images, self.labels = _placed(images, self.device), images.labels.to(device)
+        self.view, self.mean, self.std, self.dtype = view, tuple(mean), tuple(std), dtype
+        self.copies, self.seed, self.rank = copies, seed, rank
+        self._part = lambda epoch: shard(indices(epoch), rank, world_size)
+        self._plan = Plan(self._part(0))
+        self.steps_per_epoch = len(self._plan)
+        if isinstance(images, StreamedImages):
+            crops = Crops(images, view, copies, seed)
+            self._crops = _worker_pool(crops, self._plan, workers, self.device, persistent=True)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `first_step` on: where a run stopped within an epoch, it goes on.
+
+        One epoch at a time: the workers serve the last one that was asked for.
+
+        Raises:
+            BadImage: a streamed image cannot be decoded.
+        """
+        part = self._part(epoch)[first_step:]
+        rows, n = part.shape[1:]
+        if isinstance(self.images, ResidentImages):
+            make: Callable[..., Tensor] = self.view
+            pixels = self._resident(part)
+        else:
+            self._plan.samples, self._plan.epoch = part, epoch
+            self._plan.first_step, self._plan.first_place = first_step, self.rank * n
+            make = self.view.finish
+            pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in self._crops)
+        for step, (index, raw) in enumerate(zip(part.to(self.device), pixels), first_step):
+            views = []
+            for v in range(rows * self.copies):
+                generator = generator_of(self.seed, epoch, step, self.rank, v, device=self.device)
+                images = raw[v // self.copies, v % self.copies].to(self.device, non_blocking=True)
+                views.append(make(images, self.mean, self.std, generator, self.dtype))
+            index = index.repeat_interleave(self.copies, 0)
+            yield Batch(tuple(views), self.labels[index], index)
+
+    def _resident(self, part: Int[Tensor, "steps rows n"]) -> Iterator[UInt8[Tensor, "rows copies n c h w"]]:
+        assert isinstance(self.images, ResidentImages)
+        pixels = self.images.images
+        for index in part.to(pixels.device):
+            yield pixels[index].unsqueeze(1).expand(-1, self.copies, -1, -1, -1, -1)
+
+
+def evaluation_batches(
+    images: Images,
+    view: View,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    workers: int = 0,
+) -> Iterator[tuple[Float[Tensor, "n c s s"], Int[Tensor, " n"]]]:
+    """All images in their order, and their labels; the last batch may be smaller.
+
+    Args:
+        images: training or test images.
+        view: the evaluation view; a random one draws the same each time.
+        mean, std: of the training set, also for test images.
+        batch_size: images in a batch, at least 1.
+        device, dtype, workers: as for `Loader`.
+
+    Raises:
+        ValueError: `batch_size` is not positive.
+        BadImage: a streamed image cannot be decoded.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    device = torch.device(device)
+    batches = torch.arange(len(images)).split(batch_size)
+    if isinstance(images, ResidentImages):
+        make: Callable[..., Tensor] = view
+        pixels = iter(images.images.split(batch_size))
+    else:
+        tasks = [[Draw(i, 0, 0, 0, i) for i in batch.tolist()] for batch in batches]
+        loaded = _worker_pool(Crops(images, view, 1, 0), tasks, workers, device, persistent=False)
+        make = view.finish
+        pixels = (crops.squeeze(1) for crops in loaded)
+    for step, (batch, raw) in enumerate(zip(batches, pixels)):
+        generator = generator_of(0, 0, step, 0, 0, device=device)
+        yield make(raw.to(device), mean, std, generator, dtype), images.labels[batch].to(device)
+
+
+def _placed(images: Images, device: torch.device) -> Images:
+    """Resident images on `device` where they leave it enough room; all others where they are."""
+    if isinstance(images, StreamedImages) or device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return replace(images, images=images.images.to(device)) if images.images.nbytes <= SHARE * free else images
+
+
+def _worker_pool(
+    crops: Crops, tasks: Iterable[list[Draw]], workers: int, device: torch.device, *, persistent: bool
+) -> DataLoader[Tensor]:
+    return DataLoader(
+        crops,
+        batch_sampler=tasks,
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own: the loader would draw a seed from the global state
+    )

@@ -1,0 +1,48 @@
+"""What several processes share. The only file that imports torch.distributed.
+
+Losses never call this: a method gathers what it compares, then calls a pure function. With the gradient summed over
+ranks in `gather`, and averaged over ranks by DistributedDataParallel, W ranks that each compute the loss of the whole
+gathered batch give the gradient of one process on that batch, exactly.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch import distributed as dist
+
+
+def world_size() -> int:
+    """The number of processes that train together, 1 outside distributed training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, counted from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous()
+        # Every rank has used this rank's rows: what they all have to say of them is the sum.
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather(tensor: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
+    """The rows of all ranks in the order of the ranks, m = n times the world size; gradients flow back to each.
+
+    Every rank must give the same number of rows. With one process it returns its argument.
+    """
+    if world_size() == 1:
+        return tensor
+    return _Gather.apply(tensor) if tensor.is_floating_point() else _Gather.forward(None, tensor)

@@ -1,0 +1,96 @@
+"""How the features lie on the sphere: measures without labels."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from relatum.evaluation.checks import refuse_features
+from relatum.evaluation.retrieval import BUDGET
+from relatum.precision import full_precision
+
+
+@torch.no_grad()
+@full_precision
+def alignment(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], alpha: float = 2.0) -> float:
+    """`mean_i ||a_i - b_i||^alpha` of L2-normalised rows: how close two views of an image lie; 0 is best.
+
+    Source: Wang & Isola 2020, "Understanding Contrastive Representation Learning through Alignment and
+    Uniformity on the Hypersphere", Eq. 1.
+
+    Args:
+        a: features of one view of each image.
+        b: features of the other view, row by row.
+        alpha: the power, above 0.
+
+    Raises:
+        ValueError: for empty or non-finite features, or alpha <= 0.
+    """
+    refuse_features(a, "a")
+    refuse_features(b, "b")
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha}; expected > 0 (2 is usual)")
+    return (F.normalize(a) - F.normalize(b)).norm(dim=1).double().pow(alpha).mean().item()
+
+
+@torch.no_grad()
+@full_precision
+def uniformity(x: Float[Tensor, "n d"], t: float = 2.0, *, budget: int = BUDGET) -> float:
+    """`log mean_{i < j} exp(-t ||x_i - x_j||^2)` of L2-normalised rows: how evenly they fill the sphere.
+
+    0 is one point; the smaller, the more even. Costs n^2 d: take some thousand images.
+    Source: Wang & Isola 2020, Eq. 2.
+
+    Args:
+        x: features of different images.
+        t: the scale, above 0.
+        budget: bytes of distances held at once.
+
+    Raises:
+        ValueError: for fewer than two rows, non-finite features, or t <= 0.
+    """
+    refuse_features(x, "x")
+    n = len(x)
+    if n < 2:
+        raise ValueError("uniformity of 1 image; expected at least 2, since it is a mean over pairs")
+    if not t > 0:
+        raise ValueError(f"t={t}; expected > 0 (2 is usual)")
+    x = F.normalize(x)
+    step = max(1, budget // (x.element_size() * n))
+    sums = []
+    for start in range(0, n, step):
+        cosine = (x[start : start + step] @ x[start:].T).clamp(max=1)
+        pairs = torch.ones_like(cosine, dtype=torch.bool).triu_(1)  # each pair once, none with itself
+        sums.append((2 * t * (cosine - 1)).masked_fill(~pairs, -torch.inf).flatten().logsumexp(0).double())
+    pairs_in_all = torch.tensor(n * (n - 1) / 2, dtype=torch.double)
+    return (torch.stack(sums).logsumexp(0).cpu() - pairs_in_all.log()).item()
+
+
+@torch.no_grad()
+def effective_rank(x: Float[Tensor, "n d"]) -> float:
+    """`exp(-sum_i p_i log p_i)`, p the singular values of `x` over their sum: from 1 to min(n, d).
+
+    How many directions the features use; far below d tells of dimensional collapse. Not centred, not normalised.
+    Sources: Roy & Vetterli 2007, "The effective rank"; Garrido et al. 2023, "RankMe", Eq. 1.
+
+    Args:
+        x: features of different images; n well above d, or n bounds the result.
+
+    Returns:
+        The effective rank; 0 for features that are all zero.
+
+    Raises:
+        ValueError: for empty or non-finite features.
+    """
+    refuse_features(x, "x")
+    x = x if x.shape[0] >= x.shape[1] else x.T
+    gram = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.double)
+    for rows in x.split(
+        4096
+    ):  # a singular value below 1e-8 of the largest is lost in the square: it counts for nothing
+        gram += rows.double().T @ rows.double()
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    if singular.sum() == 0:
+        return 0.0
+    p = singular / singular.sum()
+    return torch.special.entr(p).sum().exp().item()

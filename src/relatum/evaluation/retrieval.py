@@ -1,0 +1,168 @@
+"""Nearest neighbours by cosine, exactly and in bounded memory, and what they say of retrieval."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isqrt
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relatum.evaluation.checks import refuse_embeddings, refuse_features, refuse_pair
+from relatum.precision import at_least_float32
+from relatum.types import Embeddings
+
+BUDGET = 2**27  # bytes of similarities held at once
+
+
+class Neighbours(NamedTuple):
+    """The k nearest of each query: cosine, falling, and row in the bank; equal cosines: the lower row first."""
+
+    similarities: Float[Tensor, "n k"]
+    indices: Int[Tensor, "n k"]
+
+
+@torch.no_grad()
+def nearest(
+    queries: Float[Tensor, "n d"],
+    bank: Float[Tensor, "m d"],
+    k: int,
+    *,
+    exclude_self: bool = False,
+    budget: int = BUDGET,
+) -> Neighbours:
+    """The `k` rows of `bank` with the largest cosine to each query.
+
+    Args:
+        queries: vectors of any length; a zero vector has cosine 0 with everything.
+        bank: where to search.
+        k: how many, at most the rows of `bank` (less one with `exclude_self`).
+        exclude_self: `queries` is `bank`, and no row finds itself.
+        budget: bytes of similarities held at once; the whole takes a few times as much.
+
+    Raises:
+        ValueError: if k is out of range, features are empty or not finite, or `exclude_self` is asked for two sets.
+    """
+    found = [top for _, top in scan(queries, bank, k, exclude_self=exclude_self, budget=budget)]
+    return Neighbours(torch.cat([f.similarities for f in found]), torch.cat([f.indices for f in found]))
+
+
+def scan(
+    queries: Float[Tensor, "n d"], bank: Float[Tensor, "m d"], k: int, *, exclude_self: bool, budget: int = BUDGET
+) -> Iterator[tuple[slice, Neighbours]]:
+    """`nearest` chunk by chunk, with the rows of `queries` that each chunk answers."""
+    refuse_features(queries, "queries")
+    refuse_features(bank, "bank")
+    if exclude_self and queries.shape != bank.shape:
+        raise ValueError(
+            f"exclude_self with {len(queries)} queries and a bank of {len(bank)}; expected the same set twice"
+        )
+    most = len(bank) - exclude_self
+    if not 1 <= k <= most:
+        raise ValueError(
+            f"k={k} neighbours of a bank with {most} candidates; expected 1 <= k <= {most}: lower k, or add images"
+        )
+    queries, bank = F.normalize(at_least_float32(queries)), F.normalize(at_least_float32(bank))
+    step = max(1, budget // (bank.element_size() * len(bank)))
+    # One buffer for all chunks: fresh pages for each cost as much as half the product.
+    buffer = bank.new_empty(min(step, len(queries)), len(bank))
+    for start in range(0, len(queries), step):
+        rows = slice(start, min(start + step, len(queries)))
+        similarities = torch.mm(queries[rows], bank.T, out=buffer[: rows.stop - start])
+        if exclude_self:
+            similarities[:, rows].fill_diagonal_(-torch.inf)
+        yield rows, top(similarities, k)
+
+
+def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
+    """The k largest of each row, falling; equal values: the lower column first, on every device."""
+    values, columns = largest(similarities, min(k + 1, similarities.shape[1]))
+    tied = (values[:, 1:] == values[:, :-1]).any(1)  # `topk` promises no order, and no choice at the k-th, for these
+    values, columns = values[:, :k], columns[:, :k]
+    if tied.any():
+        s = similarities[tied]
+        last = values[tied, -1:]
+        above, equal = s > last, s == last
+        places = k - above.sum(1, keepdim=True)
+        kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= places))
+        rising = kept.nonzero()[:, 1].view(-1, k)
+        values[tied], order = s.gather(1, rising).sort(dim=1, descending=True, stable=True)
+        columns[tied] = rising.gather(1, order)
+    return Neighbours(values, columns)
+
+
+def largest(values: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """`values.topk(k)`, faster for small k: the k largest lie in the k groups with the largest maxima."""
+    m = values.shape[1]
+    size = isqrt(m // k)  # balances m / size maxima against k * size candidates
+    if size < 3:
+        return values.topk(k)
+    width = m // size
+    groups = values[:, : size * width].unflatten(1, (size, width))
+    best = groups.amax(1).topk(k, sorted=False).indices
+    candidates = groups.gather(2, best[:, None, :].expand(-1, size, -1)).flatten(1)
+    found, place = torch.cat([candidates, values[:, size * width :]], dim=1).topk(k)
+    inside = place < size * k
+    column = place // k * width + best.gather(1, place % k)
+    return found, torch.where(inside, column, place - size * k + size * width)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Search by cosine: recall@k, and mean average precision at R (Musgrave et al. 2020, section 3.2).
+
+    Recall@k is the percentage of queries with one of their class among the k nearest. MAP@R is the mean over queries of
+    `1 / R sum_{i <= R} P(i) [i-th neighbour is of the query's class]`, R the images of that class in the bank and
+    `P(i)` the precision among the first i. Queries whose class the bank does not hold are left out of both.
+
+    Attributes:
+        recall: the k of each recall.
+        leave_one_out: search each test image among the other test images, as metric learning does; otherwise
+            among the training images.
+    """
+
+    recall: tuple[int, ...] = (1, 5, 10)
+    leave_one_out: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.recall or min(self.recall) < 1:
+            raise ValueError(f"recall={self.recall}; expected at least one cut-off, each at least 1")
+
+    def __str__(self) -> str:
+        bank = "leave-one-out on test" if self.leave_one_out else "test against train"
+        return f"retrieval (cosine, {bank})"
+
+    @torch.no_grad()
+    def __call__(self, train: Embeddings, test: Embeddings) -> dict[str, float]:
+        """`{"recall@k": ..., "map@r": ...}` in percent.
+
+        Raises:
+            ValueError: for unusable embeddings, a cut-off beyond the bank, or if no query has its class in the bank.
+        """
+        if self.leave_one_out:
+            refuse_embeddings(test, "test")
+            bank = test
+        else:
+            refuse_pair(train, test)
+            bank = train
+        size = int(max(bank.labels.max(), test.labels.max())) + 1
+        relevant = torch.bincount(bank.labels, minlength=size)[test.labels] - int(self.leave_one_out)
+        queries = relevant > 0
+        if not queries.any():
+            raise ValueError(
+                f"none of {len(test.labels)} queries has an image of its class in the bank; "
+                "expected at least one: use a set with two images of a class"
+            )
+        depth = max(*self.recall, int(relevant.max()))
+        place = torch.arange(1, depth + 1, device=bank.labels.device)
+        sums = dict.fromkeys([*(f"recall@{k}" for k in self.recall), "map@r"], 0.0)
+        for rows, found in scan(test.features, bank.features, depth, exclude_self=self.leave_one_out):
+            asked, r = queries[rows], relevant[rows][queries[rows], None]
+            hit = bank.labels[found.indices[asked]] == test.labels[rows][asked, None]
+            for k in self.recall:
+                sums[f"recall@{k}"] += hit[:, :k].any(1).sum().item()
+            precision = hit.cumsum(1).double() / place
+            sums["map@r"] += (precision * (hit & (place <= r)) / r).sum().item()
+        return {name: 100 * total / int(queries.sum()) for name, total in sums.items()}

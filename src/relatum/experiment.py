@@ -1,0 +1,314 @@
+"""What a recipe makes of data and encoders, apart from training: its images, its backbone, its measurements."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Generator, Tensor, nn
+
+from relatum.backbones import Backbone
+from relatum.data import pairing, sources
+from relatum.data.loading import Loader, evaluation_batches
+from relatum.data.images import Images, check_labels, first, split
+from relatum.data.sources import Source
+from relatum.data.views import EvaluationView
+from relatum.evaluation.classification import accuracy, expected_calibration_error
+from relatum.evaluation.extract import extract
+from relatum.evaluation.geometry import effective_rank, uniformity
+from relatum.export import load_encoder
+from relatum.methods import METHODS, Method
+from relatum.randomness import seed_of
+from relatum.recipe import Recipe, build_method
+from relatum.types import Embeddings
+
+log = logging.getLogger(__name__)
+
+Precision = Callable[[], AbstractContextManager]
+"""Makes the context in which an encoder runs, such as autocast."""
+
+SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
+
+
+class Prepared(NamedTuple):
+    """The images of a recipe.
+
+    Attributes:
+        source: the data set.
+        train: the images that training sees.
+        held_out: the part of the training images that it does not see; None where nothing is held out.
+    """
+
+    source: Source
+    train: Images
+    held_out: Images | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether all training images have a class."""
+        return bool((self.train.labels >= 0).all())
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Load, cut and split the images, and refuse what the recipe cannot be trained on before any work is lost.
+
+    Raises:
+        FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks; more
+            neighbours than images.
+    """
+    data = recipe.data
+    source = sources.load(data.source, root=data.root, on_bad_image=data.on_bad_image, resident=data.resident)
+    images = source.train
+    if data.train_images is not None:
+        images = first(images, data.train_images, seed=SPLIT_SEED)
+    held_out = None
+    if data.validation > 0:
+        images, held_out = split(images, data.validation, seed=SPLIT_SEED)
+    prepared = Prepared(source, images, held_out)
+    if METHODS[recipe.method.name].needs_labels:
+        check_labels(images.labels, len(source.classes))
+    neighbours = recipe.evaluation.knn.k
+    if prepared.labelled and neighbours > len(images):
+        raise ValueError(
+            f"k-NN with k={neighbours} needs as many images, and training has {len(images)}; "
+            f"choose --evaluation.knn.k of at most {len(images)}."
+        )
+    if source.size is None and recipe.data.resident != "no":
+        log.info("%s holds images of different sizes: they are cropped as they are streamed", source.name)
+    return prepared
+
+
+def batches_of(recipe: Recipe, labels: Int[Tensor, " n"]) -> Callable[[int], Int[Tensor, "steps rows m"]]:
+    """The batches of each epoch, as the method eats them: a function of the epoch."""
+    data, seed = recipe.data, recipe.train.seed
+    match METHODS[recipe.method.name].pairing:
+        case "triples":
+            return lambda epoch: pairing.triples(
+                labels, batch_size=data.batch_size, seed=seed, epoch=epoch, mode=data.triples
+            )
+        case "same-class-pairs":
+            return lambda epoch: pairing.same_class_pairs(labels, batch_size=data.batch_size, seed=seed, epoch=epoch)
+        case _ if data.images_per_class:
+            return lambda epoch: pairing.class_balanced(
+                labels, batch_size=data.batch_size, per_class=data.images_per_class, seed=seed, epoch=epoch
+            )
+        case _:
+            return lambda epoch: pairing.shuffled(len(labels), batch_size=data.batch_size, seed=seed, epoch=epoch)
+
+
+def build_loader(
+    recipe: Recipe, prepared: Prepared, device: torch.device, *, rank: int = 0, world_size: int = 1
+) -> Loader:
+    """The training batches of a recipe."""
+    return Loader(
+        prepared.train,
+        batches_of(recipe, prepared.train.labels),
+        recipe.data.view,
+        mean=prepared.source.mean,
+        std=prepared.source.std,
+        copies=2 if METHODS[recipe.method.name].pairing == "two-views" else 1,
+        seed=recipe.train.seed,
+        device=device,
+        rank=rank,
+        world_size=world_size,
+        workers=recipe.data.workers,
+    )
+
+
+def build(recipe: Recipe, prepared: Prepared) -> Method:
+    """The method with fresh weights, a function of the recipe's seed.
+
+    Raises:
+        ValueError: for a teacher or initial weights that do not fit.
+    """
+    torch.manual_seed(seed_of(recipe.train.seed))
+    source, model = prepared.source, recipe.model
+    backbone = Backbone(
+        model.name,
+        stem=model.stem,
+        num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
+        in_channels=len(source.mean),
+        pretrained=model.pretrained,
+    )
+    if model.initial:
+        _start_from(backbone, encoder_of(model.initial))
+    return build_method(
+        recipe.method,
+        backbone,
+        num_samples=len(prepared.train),
+        load_teacher=lambda path: load_teacher(path, source, recipe.data.view.size),
+    )
+
+
+def encoder_of(path: str) -> Path:
+    """The weights that a run folder, or the path of a file, names."""
+    return Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
+
+
+def load_teacher(path: str, source: Source, size: int) -> Backbone:
+    """The trained classifier of a run folder, checked against the data that its student will see.
+
+    Raises:
+        FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalisation or size.
+    """
+    teacher, info = load_encoder(encoder_of(path))
+    expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
+    found = (info.num_classes, info.mean, info.std, info.size)
+    for what, a, b in zip(("classes", "mean", "std", "size"), found, expected):
+        same = torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), atol=1e-4)
+        if not same:
+            raise ValueError(
+                f"the teacher {path} was trained with {what} {a}, and its student is to be trained with {b}: it would "
+                "see other images than it knows. Train the teacher on the same data, or the student as the teacher was."
+            )
+    return teacher
+
+
+def _start_from(backbone: Backbone, path: Path) -> None:
+    """Copy all weights but the classifier's from a file of an encoder of the same architecture."""
+    donor, info = load_encoder(path)
+    if (info.architecture, info.stem) != (backbone.name, backbone.stem):
+        raise ValueError(
+            f"{path} holds {info.architecture} with stem {info.stem}; expected {backbone.name} with {backbone.stem}. "
+            "Choose --model.name and --model.stem to fit."
+        )
+    own = backbone.model.state_dict()
+    kept = {k: v for k, v in donor.model.state_dict().items() if k in own and own[k].shape == v.shape}
+    missing, _ = backbone.model.load_state_dict(kept, strict=False)
+    log.info("started from %s; fresh: %s", path, ", ".join(missing) or "nothing")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and back to training mode after it."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()
+
+
+def embeddings(
+    embed: Callable[[Tensor], Float[Tensor, "n d"]],
+    images: Images,
+    recipe: Recipe,
+    source: Source,
+    device: torch.device,
+    precision: Precision = nullcontext,
+) -> Embeddings:
+    """The embeddings of clean views of `images`, normalised as in training."""
+    batches = evaluation_batches(
+        images,
+        EvaluationView(size=recipe.data.view.size),
+        mean=source.mean,
+        std=source.std,
+        batch_size=recipe.evaluation.batch_size,
+        device=device,
+        workers=recipe.data.workers,
+    )
+    with precision():
+        return extract(embed, batches)
+
+
+class Measurements(NamedTuple):
+    """Numbers, and how each group of them was measured."""
+
+    metrics: dict[str, float]
+    protocols: dict[str, str]
+
+
+def measure_epoch(
+    method: Method, recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision
+) -> dict[str, float]:
+    """What can be said of the encoder between two epochs, from the training images alone."""
+    source = prepared.source
+    with evaluating(method):
+        if not prepared.labelled or prepared.held_out is None:
+            look = prepared.held_out or prepared.train
+            return {
+                "effective_rank": effective_rank(embeddings(method.embed, look, recipe, source, device, precision)[0])
+            }
+        if method.backbone.num_classes:
+            held_out = embeddings(logits_of(method.backbone), prepared.held_out, recipe, source, device, precision)
+            return _prefix("validation", accuracy(*held_out))
+        bank = embeddings(method.embed, prepared.train, recipe, source, device, precision)
+        held_out = embeddings(method.embed, prepared.held_out, recipe, source, device, precision)
+    return _prefix("validation_knn", recipe.evaluation.knn(bank, held_out))
+
+
+def measure(
+    backbone: Backbone, recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision = nullcontext
+) -> tuple[Measurements, Embeddings | None]:
+    """The final measurements: on the test set, against all training images of the recipe.
+
+    Returns:
+        the measurements, and the embeddings of the test images (None without a test set or labels).
+    """
+    source, evaluation = prepared.source, recipe.evaluation
+    metrics: dict[str, float] = {}
+    protocols: dict[str, str] = {}
+    with evaluating(backbone):
+        test_images = source.test
+        where = f"{len(test_images)} test images" if test_images is not None else ""
+        if test_images is None and prepared.held_out is not None:
+            test_images, where = prepared.held_out, f"{len(prepared.held_out)} held-out training images"
+        bank_images = prepared.train
+        bank = embeddings(backbone.embed, bank_images, recipe, source, device, precision)
+        metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(bank.features)}
+        protocols["geometry"] = f"backbone features of the {len(bank_images)} training images"
+        if not prepared.labelled or test_images is None:
+            return Measurements(metrics, protocols), None
+        test = embeddings(backbone.embed, test_images, recipe, source, device, precision)
+        shared = f"backbone features, clean views, {len(bank_images)} training against {where}, last epoch"
+        metrics |= _prefix("knn", evaluation.knn(bank, test))
+        protocols["knn"] = f"{evaluation.knn}; {shared}"
+        metrics |= _prefix("linear", evaluation.linear(bank, test))
+        protocols["linear"] = f"{evaluation.linear}; {shared}"
+        if backbone.num_classes:
+            logits, labels = embeddings(logits_of(backbone), test_images, recipe, source, device, precision)
+            metrics |= accuracy(logits, labels) | {
+                "calibration_error": 100 * expected_calibration_error(logits, labels)
+            }
+            protocols["classifier"] = (
+                f"the backbone's classifier, {where}, last epoch; calibration error of 15 bins, in percent"
+            )
+    return Measurements(metrics, protocols), test
+
+
+def measure_baselines(
+    recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision = nullcontext
+) -> Measurements:
+    """k-NN on raw pixels and on the untrained encoder: what training has to beat."""
+    source, knn = prepared.source, recipe.evaluation.knn
+    test_images = source.test if source.test is not None else prepared.held_out
+    if test_images is None or not prepared.labelled:
+        return Measurements({}, {})
+    untrained = build(recipe, prepared).to(device).eval()
+    metrics: dict[str, float] = {}
+    for name, embed in (("pixels", lambda images: images.flatten(1)), ("untrained", untrained.embed)):
+        bank, test = (
+            embeddings(embed, images, recipe, source, device, precision) for images in (prepared.train, test_images)
+        )
+        metrics |= _prefix(f"{name}_knn", knn(bank, test))
+    return Measurements(metrics, {"baselines": f"{knn} on normalised pixels, and on the encoder before training"})
+
+
+def thumbnail(images: Images, i: int, size: int) -> UInt8[Tensor, "s s c"]:
+    """Image i as people look at it."""
+    picture = EvaluationView(size=size).crop_image(
+        Image.fromarray(images.read(i).permute(1, 2, 0).numpy()), Generator()
+    )
+    return picture.permute(1, 2, 0)
+
+
+def logits_of(backbone: Backbone) -> Callable[[Tensor], Float[Tensor, "n k"]]:
+    """The classifier as a function of images."""
+    return lambda images: backbone(images).logits
+
+
+def _prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}

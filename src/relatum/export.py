@@ -1,0 +1,288 @@
+"""The plain encoder as files that outlive Relatum: safetensors with a script that rebuilds it, and ONNX."""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from relatum import small_resnets
+from relatum.backbones import BACKBONES, STEM_LAYERS, Backbone, Stem
+from relatum.small_resnets import SMALL_RESNETS
+
+ONNX_TOLERANCE = 1e-3
+"""How far ONNX Runtime may be from PyTorch: the largest difference of an output over its largest value."""
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What the header of an encoder's file says.
+
+    Attributes:
+        architecture: the backbone's name.
+        stem: what precedes its first stage.
+        in_channels: channels of the images.
+        num_classes: width of the classifier; 0 for none.
+        mean: subtracted from each channel of images in [0, 1].
+        std: each channel is divided by this afterwards.
+        size: height and width of the training images, in pixels.
+        classes: the name of each class, or None.
+        relatum: the version that wrote the file.
+    """
+
+    architecture: str
+    stem: Stem
+    in_channels: int
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    classes: tuple[str, ...] | None
+    relatum: str
+
+
+def save_encoder(
+    backbone: Backbone,
+    path: str | Path,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    classes: Sequence[str] | None = None,
+) -> Path:
+    """Write the plain model's weights, and beside them the script that rebuilds it without Relatum.
+
+    `encoder.safetensors` holds exactly the state of `backbone.model`, under its own names, and an `EncoderInfo` as
+    JSON under `relatum` in the header. `encoder.py` defines `encoder()`, which builds that model from timm and loads
+    the weights strictly. For a network of `small_resnets`, a copy of that file is the third.
+
+    Args:
+        backbone: the trained encoder.
+        path: the folder of the files, made if absent; or the name of the weights, ending in `.safetensors`.
+        mean: of the training images in [0, 1], a number per channel.
+        std: likewise, above 0.
+        size: height and width of the training images, in pixels.
+        classes: the names of the classes, as many as the classifier has.
+
+    Returns:
+        The file of the weights.
+
+    Raises:
+        ValueError: if a number of the description contradicts the backbone.
+    """
+    if len(mean) != backbone.in_channels or len(std) != backbone.in_channels or min(std) <= 0:
+        raise ValueError(
+            f"mean is {tuple(mean)} and std is {tuple(std)}; expected {backbone.in_channels} numbers each, "
+            f"one for each channel of {backbone.name}, and std above 0"
+        )
+    if size < backbone.stage_strides[-1]:
+        raise ValueError(f"size is {size}; {backbone.name} takes at least {backbone.stage_strides[-1]} pixels")
+    if classes is not None and len(classes) != backbone.num_classes:
+        raise ValueError(
+            f"classes has {len(classes)} names; expected {backbone.num_classes}, the width of the classifier"
+        )
+    info = EncoderInfo(
+        architecture=backbone.name,
+        stem=backbone.stem,
+        in_channels=backbone.in_channels,
+        num_classes=backbone.num_classes,
+        mean=tuple(float(m) for m in mean),
+        std=tuple(float(s) for s in std),
+        size=size,
+        classes=None if classes is None else tuple(classes),
+        relatum=version("relatum"),
+    )
+    file = _weights_file(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
+    # Whoever reads the folder while this runs finds the old files or the new ones, never a half.
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(save(state, metadata={"relatum": json.dumps(asdict(info))}))
+    os.replace(part, file)
+    file.with_suffix(".py").write_text(_script(backbone, info), encoding="utf-8")
+    if backbone.name in SMALL_RESNETS:
+        shutil.copyfile(small_resnets.__file__, file.with_name("small_resnets.py"))
+    return file
+
+
+def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
+    """The backbone of an encoder's file, in eval mode on the CPU, and what its header says.
+
+    Args:
+        path: what `save_encoder` was given: the folder, or the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or was not written by `save_encoder`.
+    """
+    file = _weights_file(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no encoder at {file}; expected a file written by save_encoder, or its folder")
+    try:
+        with safe_open(file, framework="pt") as content:
+            header = (content.metadata() or {}).get("relatum")
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); expected safetensors: export the encoder again") from error
+    if header is None:
+        raise ValueError(f"{file} has no description of its model; expected a file written by save_encoder")
+    try:
+        fields = json.loads(header)
+        for name in ("mean", "std", "classes"):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        info = EncoderInfo(**fields)
+        backbone = Backbone(
+            info.architecture, stem=info.stem, num_classes=info.num_classes, in_channels=info.in_channels
+        )
+        backbone.model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the weights and the description in {file} do not agree ({reason}); export the encoder again"
+        ) from error
+    return backbone.eval(), info
+
+
+def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h w"]) -> Path:
+    """Write the encoder as ONNX, for any batch size, and check it in ONNX Runtime against PyTorch.
+
+    The input is `images`, normalised; the outputs are `embedding` and, if there are classes, `logits`. For each
+    output y of PyTorch and y' of ONNX Runtime, on the whole batch and on its first image alone,
+    max |y' - y| <= `ONNX_TOLERANCE` max |y|, or no file is left.
+
+    Args:
+        backbone: the trained encoder; it is exported in eval mode and float32, and not changed.
+        path: the file to write.
+        images: a batch of real images, normalised as in training; the file takes their size only.
+
+    Returns:
+        The file.
+
+    Raises:
+        ImportError: without the packages of `relatum[onnx]`.
+        ValueError: for no images.
+        RuntimeError: if ONNX Runtime's outputs differ.
+    """
+    try:
+        import onnx  # noqa: F401 (torch needs it, and says so less clearly)
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX export needs {error.name}, which is not installed: pip install 'relatum[onnx]'"
+        ) from error
+    if len(images) == 0:
+        raise ValueError("images is empty; expected at least one real image to check the export on")
+
+    outputs = _Outputs(copy.deepcopy(backbone).cpu().float()).eval()
+    images = images.detach().cpu().float().contiguous()
+    with torch.no_grad():
+        expected = outputs(images)
+    # A batch of one would be taken for a constant.
+    example = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
+    program = torch.onnx.export(
+        outputs,
+        (example,),
+        input_names=["images"],
+        output_names=["embedding", "logits"][: len(expected)],
+        dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    program.save(part, external_data=False)
+    try:
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        for count in (len(images), 1):
+            found = session.run(None, {"images": images[:count].numpy()})
+            for output, y, other in zip(session.get_outputs(), expected, found, strict=True):
+                difference = (torch.from_numpy(other) - y[:count]).abs().max().item()
+                largest = y[:count].abs().max().item()
+                if not difference <= ONNX_TOLERANCE * largest:
+                    raise RuntimeError(
+                        f"{output.name} of {count} images differs by {difference:.2g} between ONNX Runtime and "
+                        f"PyTorch; expected at most {ONNX_TOLERANCE} of its largest value, {largest:.2g}: "
+                        f"no file was written to {file}; report this with the versions of torch and onnxruntime"
+                    )
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+class _Outputs(nn.Module):
+    """What an ONNX file computes: the embedding, and the logits if there are classes."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
+        _, embedding, logits = self.backbone(images)
+        return (embedding,) if logits is None else (embedding, logits)
+
+
+def _weights_file(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path / "encoder.safetensors"
+
+
+_SCRIPT = '''"""{architecture} with the {stem} stem, exported by Relatum {relatum}. Relatum is not needed."""
+
+from pathlib import Path
+
+{imports}
+
+MEAN = {mean}
+STD = {std}
+SIZE = {size}
+CLASSES = {classes}
+
+
+def encoder() -> nn.Module:
+    """The trained model. Images are in [0, 1], less MEAN, over STD, n x {in_channels} x SIZE x SIZE.
+
+    The embedding is `model.forward_head(model.forward_features(images), pre_logits=True)`.
+    """
+    {build}
+    model.load_state_dict(load_file(Path(__file__).with_suffix(".safetensors")))
+    return model.eval()
+
+
+if __name__ == "__main__":
+    print(encoder())
+'''
+
+
+def _script(backbone: Backbone, info: EncoderInfo) -> str:
+    """The program that rebuilds the model from timm, or from the copy of `small_resnets`."""
+    imports = ["from safetensors.torch import load_file", "from torch import nn"]
+    if backbone.name in SMALL_RESNETS:
+        imports += ["", "from small_resnets import SMALL_RESNETS"]
+        create = f'SMALL_RESNETS["{info.architecture}"](num_classes={info.num_classes}, in_channels='
+    else:
+        imports.insert(0, "import timm")
+        timm_name = BACKBONES.get(backbone.name, backbone.name)
+        create = f'timm.create_model("{timm_name}", num_classes={info.num_classes}, in_chans='
+    build = [f"model = {create}{info.in_channels})"]
+    if info.stem != "imagenet" and backbone.name not in SMALL_RESNETS:
+        layers = STEM_LAYERS[type(backbone.model)]
+        conv: Any = backbone.model.get_submodule(layers.conv)
+        arguments = f"{info.in_channels}, {conv.out_channels}, 3, padding=1, bias=False"
+        build.append(f"model.{layers.conv} = nn.Conv2d({arguments})")
+        if info.stem == "cifar" and layers.pool is not None:
+            build.append(f"model.{layers.pool} = nn.Identity()")
+    return _SCRIPT.format(**asdict(info), imports="\n".join(imports), build="\n    ".join(build))

@@ -1,0 +1,137 @@
+"""Small networks that are attached to a backbone for training, and dropped when it is exported."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relatum.relations import unit
+
+__all__ = ["Projector", "StageClassifier", "mlp", "separable", "separable_block"]
+
+
+def mlp(widths: tuple[int, ...], *, batch_norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+    """Fully connected layers with ReLU between them.
+
+    Args:
+        widths: of the input, of each hidden layer, and of the output.
+        batch_norm: normalise the hidden layers.
+        last_norm: normalise the output too, without learned scale and shift (as SimSiam's projector does).
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths[:-1]):
+        layers.append(nn.Linear(before, after, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(after))
+        layers.append(nn.ReLU(inplace=True))
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=not last_norm))
+    if last_norm:
+        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
+    return nn.Sequential(*layers)
+
+
+class Projector(nn.Module):
+    """The network between a backbone and a relation; with two spaces it is the paper's bi-projector.
+
+    Each space has a perceptron of its own on the same features. The output is one tensor, `[h^(1) | h^(2)]`, each
+    part of length one, so that queues and gathering need not know how many spaces there are.
+
+    Args:
+        in_width: the width of the features.
+        hidden_width: of the hidden layers.
+        out_width: of each space.
+        spaces: how many perceptrons; `relation.spaces` of the relation that reads the output.
+        layers: fully connected layers, at least 1.
+        last_norm: batch-normalise the output.
+        normalize: scale each part to length one.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        hidden_width: int,
+        out_width: int,
+        *,
+        spaces: int = 1,
+        layers: int = 2,
+        last_norm: bool = False,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(in_width, hidden_width, out_width, spaces, layers) < 1:
+            raise ValueError(
+                f"a projector of widths {in_width}, {hidden_width}, {out_width}, {spaces} space(s) and {layers} "
+                "layer(s) has nothing in it; expected positive numbers."
+            )
+        widths = (in_width, *[hidden_width] * (layers - 1), out_width)
+        self.branches = nn.ModuleList(mlp(widths, last_norm=last_norm) for _ in range(spaces))
+        self.out_width = out_width * spaces
+        self.normalize = normalize
+
+    def forward(self, features: Float[Tensor, "n _in"]) -> Float[Tensor, "n _out"]:
+        z = torch.cat([branch(features) for branch in self.branches], dim=1)
+        # Lengths in float32: bfloat16's three digits would show in every similarity.
+        return unit(z.float() if z.dtype != torch.float64 else z, len(self.branches)) if self.normalize else z
+
+
+def separable(before: int, after: int, stride: int) -> nn.Sequential:
+    """A depthwise 3x3 convolution, then a pointwise one."""
+    return nn.Sequential(
+        nn.Conv2d(before, before, 3, stride, padding=1, groups=before, bias=False),
+        nn.Conv2d(before, after, 1, bias=False),
+    )
+
+
+def separable_block(before: int, after: int) -> nn.Sequential:
+    """Two separable convolutions, the first of stride 2, the second of another width; batch norm and ReLU after each.
+
+    It is the block of self-distillation's stage classifiers (Zhang et al. 2021), and halves a map of any size >= 1.
+    """
+    return nn.Sequential(
+        separable(before, before, 2),
+        nn.BatchNorm2d(before),
+        nn.ReLU(inplace=True),
+        separable(before, after, 1),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class StageClassifier(nn.Module):
+    """A classifier on the feature map of one stage (Zhang et al. 2021).
+
+    An attention map weighs the features; separable blocks bring them to the width of the deepest stage, a block for
+    each stage in between; the mean over the positions is the embedding, and a fully connected layer classifies it. The
+    attention is `sigmoid(upsample(block(F)))`: as the block ends in a ReLU, it lies in [1/2, 1).
+
+    Args:
+        widths: of the map, of what each block gives, and so of the embedding: the channels of this stage and of all
+            deeper ones.
+        num_classes: of the logits.
+        attention: weigh the map; the conference version (Zhang et al. 2019) does not.
+
+    Raises:
+        ValueError: for fewer than two widths: the deepest stage has the backbone's own classifier.
+    """
+
+    def __init__(self, widths: tuple[int, ...], num_classes: int, *, attention: bool = True) -> None:
+        super().__init__()
+        if len(widths) < 2 or min(*widths, num_classes) < 1:
+            raise ValueError(
+                f"a stage classifier of widths {widths} for {num_classes} classes has nothing in it; expected the "
+                "channels of the stage and of each deeper one, at least two positive numbers, and a positive number "
+                "of classes."
+            )
+        self.attention = separable_block(widths[0], widths[0]) if attention else None
+        self.blocks = nn.Sequential(*(separable_block(before, after) for before, after in pairwise(widths)))
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, maps: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n _d"], Float[Tensor, "n _k"]]:
+        """The embedding and the logits."""
+        if self.attention is not None:
+            attention = F.interpolate(self.attention(maps), maps.shape[2:], mode="bilinear", align_corners=False)
+            maps = maps * attention.sigmoid()
+        embedding = self.blocks(maps).mean((2, 3))
+        return embedding, self.classifier(embedding)

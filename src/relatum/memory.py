@@ -1,0 +1,108 @@
+"""What a method remembers between steps. All of it is buffers: in the checkpoint, never in the optimiser."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from relatum.relations import unit
+
+__all__ = ["Bank", "Frozen", "MomentumCopy", "Queue"]
+
+
+class MomentumCopy(nn.Module):
+    """An exact copy of networks that then follows them: `copy = m copy + (1 - m) network` (He et al. 2020, Eq. 2).
+
+    Parameters follow; buffers (batch statistics) are the copy's own, from its own forward passes. No gradient
+    reaches it.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, *networks: nn.Module, momentum: float) -> None:
+        """Move towards `networks`; `momentum` in [0, 1], 1 stands still."""
+        source = [parameter for network in networks for parameter in network.parameters()]
+        torch._foreach_lerp_(list(self.networks.parameters()), source, 1 - momentum)
+
+
+class Queue(nn.Module):
+    """The last `size` keys, first in first out (He et al. 2020); it starts as random unit vectors.
+
+    Args:
+        size: how many keys.
+        width: of one key.
+        spaces: the parts of a key, each of length one: a queue holds what the relation compares.
+    """
+
+    keys: Float[Tensor, "k d"]
+    position: Int[Tensor, ""]
+
+    def __init__(self, size: int, width: int, spaces: int = 1) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a queue of {size} keys holds no negatives; expected a positive size such as 4096.")
+        self.register_buffer("keys", unit(torch.randn(size, width), spaces))
+        self.register_buffer("position", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def update(self, keys: Float[Tensor, "n d"]) -> None:
+        """Put `keys` in the place of the oldest, around the end for any n; of n > size only the last stay."""
+        size = len(self.keys)
+        kept = keys[-size:]
+        at = self.position + (len(keys) - len(kept)) + torch.arange(len(kept), device=keys.device)
+        self.keys.index_copy_(0, at % size, kept.to(self.keys.dtype))
+        self.position.copy_((self.position + len(keys)) % size)
+
+
+class Bank(nn.Module):
+    """One row for each training image, addressed by its number.
+
+    Args:
+        size: the number of training images.
+        width: of a row.
+    """
+
+    rows: Float[Tensor, "s d"]
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        if min(size, width) < 1:
+            raise ValueError(f"a bank of {size} rows of {width} is empty; expected positive numbers.")
+        self.register_buffer("rows", torch.zeros(size, width))
+
+    def forward(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        return self.rows[index]
+
+    @torch.no_grad()
+    def update(self, index: Int[Tensor, " n"], rows: Float[Tensor, "n d"]) -> None:
+        """Write `rows` at `index`."""
+        self.rows.index_copy_(0, index, rows.to(self.rows.dtype))
+
+
+class Frozen(nn.Module):
+    """A teacher: always in evaluation mode, without gradients, and no part of the state of its student.
+
+    Its batch statistics do not move, no optimiser sees it, and checkpoints do not carry it: the recipe names where it
+    comes from. It follows its owner to other devices.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        # Not an attribute of a module: it must not be registered as a child.
+        self.__dict__["network"] = network.eval().requires_grad_(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
+        self.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)

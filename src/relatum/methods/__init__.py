@@ -1,0 +1,50 @@
+"""One paper, one file. `METHODS` names them all."""
+
+from relatum.methods.base import Method
+from relatum.methods.contrastive.byol import BYOL
+from relatum.methods.contrastive.debiased import Debiased
+from relatum.methods.contrastive.moco import MoCo
+from relatum.methods.contrastive.simclr import SimCLR
+from relatum.methods.contrastive.simsiam import SimSiam
+from relatum.methods.contrastive.supcon import SupCon
+from relatum.methods.distill.at import AT
+from relatum.methods.distill.cc import CC
+from relatum.methods.distill.cs_kd import CSKD
+from relatum.methods.distill.dml import DML
+from relatum.methods.distill.fitnet import FitNet
+from relatum.methods.distill.kd import KD
+from relatum.methods.distill.label_smoothing import LabelSmoothing
+from relatum.methods.distill.ps_kd import PSKD
+from relatum.methods.distill.rkd import RKD
+from relatum.methods.distill.sd import SD
+from relatum.methods.distill.sp import SP
+from relatum.methods.distill.supervised import Supervised
+from relatum.methods.distill.tf_kd import TFKD, TFKDVirtual
+
+METHODS: dict[str, type[Method]] = {
+    # without labels
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "debiased": Debiased,
+    # with labels
+    "supcon": SupCon,
+    "supervised": Supervised,
+    "label-smoothing": LabelSmoothing,
+    # from a teacher
+    "kd": KD,
+    "fitnet": FitNet,
+    "at": AT,
+    "sp": SP,
+    "rkd": RKD,
+    "cc": CC,
+    "tf-kd": TFKD,
+    # from oneself, or from a peer
+    "tf-kd-virtual": TFKDVirtual,
+    "dml": DML,
+    "sd": SD,
+    "cs-kd": CSKD,
+    "ps-kd": PSKD,
+}
+"""Every method by the name that recipes and the command line use."""

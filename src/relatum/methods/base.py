@@ -1,0 +1,51 @@
+"""What every method is: views of images in, named loss terms out."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from relatum.backbones import Backbone
+from relatum.types import Batch
+
+Pairing = Literal["single", "two-views", "triples", "same-class-pairs"]
+"""What one row of a batch is: one view of an image, two views of it, (anchor, positive, negative), or two images of
+one class."""
+
+
+class Method(nn.Module, ABC):
+    """A way to train a backbone.
+
+    A method is a module: what it learns beside the backbone are its parameters, what it remembers are its buffers,
+    and both are in its state. Subclasses are final, and their constructor's keywords are the options of recipes.
+
+    Attributes:
+        backbone: what the user keeps.
+        pairing: the batches that it eats.
+        needs_labels: whether it reads the classes.
+        classifies: whether it trains the classifier of the backbone.
+    """
+
+    pairing: ClassVar[Pairing]
+    needs_labels: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The loss terms, named and weighted: training minimises their sum and logs each."""
+
+    def after_step(self, progress: float) -> None:
+        """What follows an optimiser step: momentum copies, queues, banks.
+
+        Args:
+            progress: the share of all steps that are done, in (0, 1].
+        """
+
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The features of the backbone: the evaluators' only door."""
+        return self.backbone.embed(images)

@@ -1,0 +1,111 @@
+"""MoCo v2: queries against the keys of a slowly moving copy, and a queue of the keys of earlier batches.
+
+    q = g(f(x_a)),   k = g'(f'(x_b)),   L = query_key_loss(q, k, queue),   theta' = m theta' + (1 - m) theta
+
+Kaiming He, Haoqi Fan, Yuxin Wu, Saining Xie, Ross Girshick: Momentum Contrast for Unsupervised Visual Representation
+Learning. CVPR 2020. Xinlei Chen, Haoqi Fan, Ross Girshick, Kaiming He: Improved Baselines with Momentum Contrastive
+Learning. 2020.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relatum.backbones import Backbone
+from relatum.distributed import gather
+from relatum.heads import Projector
+from relatum.memory import MomentumCopy, Queue
+from relatum.methods.base import Method, Pairing
+from relatum.objectives import contrast_terms, query_key_contrast
+from relatum.relations import Cosine, Relation
+from relatum.types import Batch
+
+
+class MoCo(Method):
+    """Contrast queries with the keys of a momentum copy and a queue.
+
+    The momentum copy starts as an exact copy. The keys of a step enter the queue after the step: no query meets the
+    keys of its own images among its negatives, in the symmetric form neither, where both losses are computed before.
+    The copy reads its images in random order and in `key_splits` groups, each with batch statistics of its own
+    (shuffled batch norm): otherwise the statistics tell a query which key is its own.
+
+    Args:
+        backbone: the encoder.
+        relation: how two embeddings compare; the queue holds what it compares.
+        temperature: of the softmax over the relation. MoCo v2 has 0.2, its CIFAR demonstration 0.1.
+        alphas: weights of the cosine contrast in each space of the relation (Eq. 4 of "Beyond Linear Metric"), or none.
+        cosine_temperature: of those cosine terms; none means the same temperature.
+        queue_size: how many keys; 65536 for ImageNet, 4096 for CIFAR.
+        momentum: `m` in [0, 1]; 0.999 for ImageNet, 0.99 for CIFAR.
+        symmetric: let both views be query and key, at twice the cost.
+        key_splits: how many groups; the batch must be divisible by it. 1 turns the shuffling off.
+        hidden_width: of the projector; none means the width of the features.
+        out_width: of each space.
+    """
+
+    pairing: ClassVar[Pairing] = "two-views"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        relation: Relation = Cosine(),
+        temperature: float = 0.2,
+        alphas: tuple[float, ...] = (),
+        cosine_temperature: float | None = None,
+        queue_size: int = 4096,
+        momentum: float = 0.99,
+        symmetric: bool = False,
+        key_splits: int = 4,
+        hidden_width: int | None = None,
+        out_width: int = 128,
+    ) -> None:
+        super().__init__(backbone)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is {momentum}; expected a number in [0, 1] such as 0.99.")
+        if key_splits < 1:
+            raise ValueError(f"key_splits is {key_splits}; expected a positive number of groups, 1 for no shuffling.")
+
+        self.terms = contrast_terms(relation, temperature, alphas, cosine_temperature)
+        width = backbone.embedding_dim
+        self.projector = Projector(width, hidden_width or width, out_width, spaces=relation.spaces)
+        self.copy = MomentumCopy(backbone, self.projector)
+        self.queue = Queue(queue_size, self.projector.out_width, relation.spaces)
+        self.momentum = momentum
+        self.symmetric = symmetric
+        self.key_splits = key_splits
+        self._new_keys: list[Tensor] = []
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        a, b = batch.views
+        directions = [(a, b), (b, a)] if self.symmetric else [(a, b)]
+        self._new_keys = [self._keys(key) for _, key in directions]
+        totals: dict[str, Tensor] = {}
+        for (images, _), keys in zip(directions, self._new_keys):
+            query = self.projector(self.backbone.embed(images))
+            for name, loss in query_key_contrast(query, keys, self.queue.keys, self.terms).items():
+                totals[name] = totals.get(name, 0) + loss / len(directions)
+        return totals
+
+    def after_step(self, progress: float) -> None:
+        self.copy.update(self.backbone, self.projector, momentum=self.momentum)
+        for keys in self._new_keys:
+            self.queue.update(gather(keys))
+        self._new_keys = []
+
+    @torch.no_grad()
+    def _keys(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        backbone, projector = self.copy.networks
+        if self.key_splits == 1:
+            return projector(backbone.embed(images))
+        if len(images) % self.key_splits:
+            raise ValueError(
+                f"a batch of {len(images)} images cannot be split in key_splits={self.key_splits} equal groups; choose "
+                "a divisor of the batch size, or 1 to turn the shuffling off."
+            )
+        order = torch.randperm(len(images), device=images.device)
+        groups = images[order].chunk(self.key_splits)
+        keys = torch.cat([projector(backbone.embed(group)) for group in groups])
+        return torch.empty_like(keys).index_copy_(0, order, keys)

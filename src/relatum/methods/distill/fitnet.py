@@ -1,0 +1,131 @@
+"""FitNets: a map inside the student, regressed onto a map inside the teacher, the hint.
+
+    L = CE(z_s, y) + beta mean((r(F_s) - F_t)^2)
+
+Adriana Romero, Nicolas Ballas, Samira Ebrahimi Kahou, Antoine Chassang, Carlo Gatta, Yoshua Bengio: FitNets: Hints for
+Thin Deep Nets. ICLR 2015, Eq. (3). The paper trains in two stages, first the student up to the map by the hint alone
+(half the sum of squares over the map), then the whole by knowledge distillation: `hint_share > 0`. The field's
+benchmark (Tian et al., ICLR 2020), where beta = 100 is from, joins both in one: the default.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relatum.backbones import Backbone
+from relatum.memory import Frozen
+from relatum.methods.base import Method, Pairing
+from relatum.methods.distill.common import Classification, require_weights, same_size
+from relatum.precision import full_precision
+from relatum.types import Batch
+
+
+class FitNet(Method):
+    """Learn from a feature map of a frozen teacher.
+
+    The regressor r is dropped after training.
+
+    Args:
+        backbone: the student, with classes.
+        teacher: a trained network.
+        weight: `beta`, of the hint.
+        guided: the stage of the student that is guided, counted from 0 at the shallowest, or from -1 at the deepest.
+        hint: the stage of the teacher that guides, counted likewise.
+        rectify: end the regressor with a ReLU, as the benchmark does. It fits hints that come out of a ReLU, and
+            cannot reach the negative values of pre-activation networks.
+        hint_share: the share of all steps, at the start, that train by the hint alone; the hint is then dropped. The
+            weights behind the guided stage wait with a gradient of zero. 0 trains by all terms throughout.
+        task_weight: of the cross-entropy.
+        kd_weight: of the divergence from the teacher's logits.
+        temperature: of that divergence.
+
+    Raises:
+        ValueError: for networks whose classes do not fit, a stage that does not exist, or options out of range.
+    """
+
+    pairing: ClassVar[Pairing] = "single"
+    needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
+    progress: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        teacher: Backbone,
+        weight: float = 100.0,
+        guided: int = 1,
+        hint: int = 1,
+        rectify: bool = False,
+        hint_share: float = 0.0,
+        task_weight: float = 1.0,
+        kd_weight: float = 0.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__(backbone)
+        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
+        require_weights({"weight": weight})
+        if not 0 <= hint_share < 1:
+            raise ValueError(f"hint_share is {hint_share}; expected a share of the training in [0, 1) such as 0.3.")
+        for name, stage, network in (("guided", guided, backbone), ("hint", hint, teacher)):
+            count = len(network.stage_channels)
+            if not -count <= stage < count:
+                raise ValueError(f"{name} is stage {stage}; {network.name} has the stages 0 to {count - 1}.")
+        self.teacher = Frozen(teacher)
+        self.regressor = regressor(
+            backbone.stage_channels[guided],
+            teacher.stage_channels[hint],
+            backbone.stage_strides[guided] / teacher.stage_strides[hint],
+            rectify,
+        )
+        self.register_buffer("progress", torch.zeros(()))
+        self.weight = weight
+        self.guided = guided
+        self.hint = hint
+        self.hint_share = hint_share
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        images, labels = batch.views[0], batch.labels[0]
+        student, teacher = self.backbone(images), self.teacher(images)
+        terms = self.classification(student, teacher, labels)
+        hint = self.weight * hint_loss(self.regressor(student.stages[self.guided]), teacher.stages[self.hint])
+        if self.hint_share:
+            first = (self.progress < self.hint_share).to(hint.dtype)
+            terms = {name: (1 - first) * term for name, term in terms.items()}
+            hint = first * hint
+        return terms | {"hint": hint}
+
+    def after_step(self, progress: float) -> None:
+        self.progress.fill_(progress)
+
+
+def regressor(in_channels: int, out_channels: int, stride_ratio: float, rectify: bool) -> nn.Sequential:
+    """A convolution and batch normalisation from the student's map to the size and the width of the hint.
+
+    Args:
+        in_channels: of the student's map.
+        out_channels: of the hint.
+        stride_ratio: pixels of the hint for each pixel of the student's map, along a side. 1/2 and 2 have a
+            convolution that changes the size; others a 1x1 convolution, and the larger map is averaged in the loss.
+        rectify: end with a ReLU.
+    """
+    convolution: nn.Module
+    if stride_ratio == 0.5:
+        convolution = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+    elif stride_ratio == 2:
+        convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU() if rectify else nn.Identity())
+
+
+@full_precision
+def hint_loss(student: Float[Tensor, "n c h w"], hint: Float[Tensor, "n c _h _w"]) -> Float[Tensor, ""]:
+    """`mean((r(F_s) - F_t)^2)` over images, channels and pixels; a larger map is averaged to the smaller one's size.
+
+    Eq. (3) of the paper is `c h w / 2` times this.
+    """
+    return F.mse_loss(*same_size(student, hint))

@@ -1,0 +1,45 @@
+"""Label smoothing: cross-entropy with a target that keeps a little for every class.
+
+    L = -sum_c q_c log softmax(z)_c,   q_c = (1 - epsilon) [c = y] + epsilon / K
+
+Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens, Zbigniew Wojna: Rethinking the Inception
+Architecture for Computer Vision. CVPR 2016, Section 7. It is the baseline that self-distillation has to beat.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relatum.backbones import Backbone
+from relatum.methods.base import Method, Pairing
+from relatum.methods.distill.common import logits_of, require_classes, task_loss
+from relatum.types import Batch
+
+
+class LabelSmoothing(Method):
+    """Classify with smoothed labels.
+
+    Args:
+        backbone: the network, with K classes.
+        epsilon: the share of the target that is spread evenly over all K classes, the true one among them; in [0, 1).
+
+    Raises:
+        ValueError: for a backbone without classes, or an epsilon out of range.
+    """
+
+    pairing: ClassVar[Pairing] = "single"
+    needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone, *, epsilon: float = 0.1) -> None:
+        super().__init__(backbone)
+        require_classes(backbone)
+        if not 0 <= epsilon < 1:
+            raise ValueError(f"epsilon is {epsilon}; expected a share in [0, 1) such as 0.1.")
+        self.epsilon = epsilon
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        logits = logits_of(self.backbone(torch.cat(batch.views)))
+        return {"task": task_loss(logits, batch.labels.flatten(), self.epsilon)}

@@ -1,0 +1,161 @@
+"""Relational knowledge distillation: the student keeps the distances and the angles between the teacher's embeddings.
+
+    psi_D(i, j) = |f_i - f_j| / mu,   psi_A(i, j, k) = <e_ij, e_kj>,   e_ij = (f_i - f_j) / |f_i - f_j|
+    L = CE(z_s, y) + lambda_D mean h(psi_D^s - psi_D^t) + lambda_A mean h(psi_A^s - psi_A^t)
+
+h is the Huber function with delta = 1, mu the mean distance of the batch in each network's own space; the student's mu
+carries a gradient.
+
+Wonpyo Park, Dongju Kim, Yan Lu, Minsu Cho: Relational Knowledge Distillation. CVPR 2019, Eq. (5) to (10). The paper
+writes sums over tuples of distinct examples; its weights belong to means, which its code takes, and so are means taken
+here. They differ in the tuples: the code averages over all n^2 pairs and n^3 triples, also those that name an example
+twice and cost nothing, which makes its terms (n - 1)/n and (n - 1)(n - 2)/n^2 times the paper's.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from relatum.backbones import Backbone
+from relatum.distributed import gather
+from relatum.memory import Frozen
+from relatum.methods.base import Method, Pairing
+from relatum.methods.distill.common import Classification, require_weights
+from relatum.precision import full_precision
+from relatum.types import Batch
+
+Tuples = Literal["distinct", "all"]
+"""What is averaged over: tuples of distinct examples (the paper), or all of them (the authors' code)."""
+
+
+class RKD(Method):
+    """Learn the geometry of a frozen teacher's embeddings.
+
+    Args:
+        backbone: the student, with classes.
+        teacher: a trained network; its embedding may have another width.
+        distance_weight: `lambda_D`; 25 on CIFAR-100, 1 in metric learning.
+        angle_weight: `lambda_A`; 50 on CIFAR-100, 2 in metric learning. 0 saves the n^3 angles.
+        tuples: `distinct` is the paper, `all` the authors' code.
+        task_weight: of the cross-entropy.
+        kd_weight: of the divergence from the teacher's logits.
+        temperature: of that divergence.
+
+    Raises:
+        ValueError: for networks whose classes do not fit, or options out of range.
+    """
+
+    pairing: ClassVar[Pairing] = "single"
+    needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        teacher: Backbone,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        tuples: Tuples = "distinct",
+        task_weight: float = 1.0,
+        kd_weight: float = 0.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__(backbone)
+        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
+        require_weights({"distance_weight": distance_weight, "angle_weight": angle_weight})
+        self.teacher = Frozen(teacher)
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+        self.tuples = tuples
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        images, labels = batch.views[0], batch.labels[0]
+        student, teacher = self.backbone(images), self.teacher(images)
+        terms = self.classification(student, teacher, labels)
+        d_student, d_teacher = distances(gather(student.embedding)), distances(gather(teacher.embedding))
+        if self.distance_weight:
+            terms["distance"] = self.distance_weight * distance_loss(d_student, d_teacher, self.tuples)
+        if self.angle_weight:
+            terms["angle"] = self.angle_weight * angle_loss(d_student, d_teacher, self.tuples)
+        return terms
+
+
+@full_precision
+def distances(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """The Euclidean distances of all pairs; 0, without a gradient, where two points are the same.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b> cancels for close points, so it is evaluated in float64, after centring: that
+    is exact for all that float32 can tell apart, and needs no n x n x d tensor.
+    """
+    centred = embedding.double()
+    centred = centred - centred.mean(0)
+    squared_norm = centred.square().sum(1)
+    scale = squared_norm[:, None] + squared_norm
+    squared = scale - 2 * centred @ centred.T
+    # What is left of two equal points is rounding; and the root has no gradient at 0.
+    same = (squared <= 1e-14 * scale) | torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
+    return squared.masked_fill(same, 1).sqrt().masked_fill(same, 0).to(embedding.dtype)
+
+
+@full_precision
+def cosines(distance: Float[Tensor, "n n"]) -> Float[Tensor, "n n n"]:
+    """`[i, j, k]`: the cosine of the angle at point j between points i and k; 0 where a side has no length.
+
+    By the law of cosines, (d_ij^2 + d_jk^2 - d_ik^2) / (2 d_ij d_jk): the rounding grows with the ratio of the sides
+    only, not with their lengths, so that float32 serves.
+    """
+    same = distance == 0
+    inverse = distance.masked_fill(same, 1).reciprocal().masked_fill(same, 0)
+    squared = distance.square()
+    triangle = squared[:, :, None] + squared - squared[:, None, :]
+    return triangle * (0.5 * inverse[:, :, None]) * inverse
+
+
+@full_precision
+def distance_loss(
+    student: Float[Tensor, "n n"], teacher: Float[Tensor, "n n"], tuples: Tuples = "distinct"
+) -> Float[Tensor, ""]:
+    """The mean of h(d^s / mu^s - d^t / mu^t) over pairs (Eq. 5 to 7).
+
+    Args:
+        student, teacher: distances of the same n examples, with zeros on the diagonal.
+        tuples: `distinct` averages the loss and mu over pairs i != j; `all` the loss over all pairs and mu over those
+            that are not at distance 0.
+
+    Raises:
+        ValueError: for fewer than two examples.
+    """
+    n = len(student)
+    if n < 2:
+        raise ValueError(f"a batch of {n} image has no pairs; expected at least 2 images.")
+    relative = []
+    for distance in (student, teacher):
+        pairs = n * (n - 1) if tuples == "distinct" else (distance > 0).sum().clamp(min=1)
+        mean = distance.sum() / pairs
+        relative.append(distance / mean.clamp(min=torch.finfo(mean.dtype).tiny))
+    total = F.smooth_l1_loss(relative[0], relative[1], reduction="sum")
+    return total / (n * (n - 1) if tuples == "distinct" else n**2)
+
+
+@full_precision
+def angle_loss(
+    student: Float[Tensor, "n n"], teacher: Float[Tensor, "n n"], tuples: Tuples = "distinct"
+) -> Float[Tensor, ""]:
+    """The mean of h(cos^s_ijk - cos^t_ijk) over triples (Eq. 8 to 10).
+
+    Args:
+        student, teacher: distances of the same n examples, with zeros on the diagonal; they fix the angles.
+        tuples: `distinct` averages over triples of three different examples, `all` over all n^3.
+
+    Raises:
+        ValueError: for fewer than three examples.
+    """
+    n = len(student)
+    if n < 3:
+        raise ValueError(f"a batch of {n} image(s) has no triples; expected at least 3 images, or angle_weight=0.")
+    total = F.smooth_l1_loss(cosines(student), cosines(teacher), reduction="sum")
+    return total / (n * (n - 1) * (n - 2) if tuples == "distinct" else n**3)

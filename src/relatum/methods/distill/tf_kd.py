@@ -1,0 +1,153 @@
+"""Teacher-free distillation: the teacher is the network itself, trained before, or a distribution made by hand.
+
+    self-training     L = (1 - alpha) CE(z, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z / T))
+    virtual teacher   L = (1 - alpha) CE(z, y) + alpha T^2 KL(softmax(log u / T) || softmax(z / T)),
+                      u_c = a if c = y, (1 - a) / (K - 1) otherwise
+
+Li Yuan, Francis E. H. Tay, Guilin Li, Tao Wang, Jiashi Feng: Revisiting Knowledge Distillation via Label Smoothing
+Regularization. CVPR 2020, Section 5. The paper writes no T^2; it is the usual factor of Hinton et al. (2015), and
+the authors' code has it in self-training.
+
+That code differs from the paper. It takes the mean of the divergence over images *and* classes, and multiplies it by
+an undocumented m that changes with the network: `multiplier = m / K` here, such as 50 / 100 for self-training of
+ResNet-18 on CIFAR-100. Its virtual teacher is softmax(u / T), the softmax of *probabilities*, and the student has no
+temperature there:
+
+    L = (1 - alpha) CE(z, y) + alpha m / K KL(softmax(u / T) || softmax(z))               form="code"
+
+For K = 100 and T = 20 the target is 0.0105 at y and 0.0100 elsewhere; with m = K (ResNet-18: alpha = 0.1, T = 20,
+m = 100) this is label smoothing with epsilon = alpha, but for a constant.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relatum.backbones import Backbone
+from relatum.memory import Frozen
+from relatum.methods.base import Method, Pairing
+from relatum.methods.distill.common import Classification, logits_of, require_classes, require_weights, task_loss
+from relatum.objectives import kl_divergence
+from relatum.precision import at_least_float32
+from relatum.types import Batch
+
+
+class TFKD(Method):
+    """Learn from an earlier training of the same network: knowledge distillation with oneself.
+
+    Args:
+        backbone: the student, with classes.
+        teacher: the same architecture, trained before; any network of the same classes will do.
+        alpha: the share of the teacher in the loss, in [0, 1]; the labels have the rest.
+        temperature: `T > 0`; the authors have 6 for ResNet-18 and ResNet-50, 20 for others.
+        multiplier: of the teacher's share, at least 0; the paper has none, the code m / K.
+
+    Raises:
+        ValueError: for networks whose classes do not fit, or options out of range.
+    """
+
+    pairing: ClassVar[Pairing] = "single"
+    needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        teacher: Backbone,
+        alpha: float = 0.95,
+        temperature: float = 6.0,
+        multiplier: float = 1.0,
+    ) -> None:
+        super().__init__(backbone)
+        _require_share(alpha, multiplier)
+        self.classification = Classification(backbone, teacher, 1 - alpha, alpha * multiplier, temperature)
+        self.teacher = Frozen(teacher)
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        images, labels = batch.views[0], batch.labels[0]
+        return self.classification(self.backbone(images), self.teacher(images), labels)
+
+
+class TFKDVirtual(Method):
+    """Learn from a virtual teacher: nearly sure of the true class, and even about all others.
+
+    Args:
+        backbone: the network, with K > 1 classes.
+        alpha: the share of the virtual teacher in the loss, in [0, 1]; the labels have the rest.
+        temperature: `T > 0`; the authors have 20 or 40.
+        correct: `a`, the virtual teacher's probability of the true class, in (0, 1).
+        form: paper, both sides have the temperature and the loss has its square; or code, the teacher is the softmax of
+            its probabilities over T, and the student has no temperature.
+        multiplier: of the virtual teacher's share, at least 0; the paper has none, the code m / K.
+
+    Raises:
+        ValueError: for a backbone with fewer than two classes, or options out of range.
+    """
+
+    pairing: ClassVar[Pairing] = "single"
+    needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        alpha: float = 0.1,
+        temperature: float = 20.0,
+        correct: float = 0.99,
+        form: Literal["paper", "code"] = "paper",
+        multiplier: float = 1.0,
+    ) -> None:
+        super().__init__(backbone)
+        require_classes(backbone)
+        _require_share(alpha, multiplier)
+        if backbone.num_classes < 2:
+            raise ValueError(f"{backbone.name} has 1 class; the virtual teacher needs at least one that is wrong.")
+        if not temperature > 0:
+            raise ValueError(f"the temperature is {temperature}; expected a positive number such as 20.")
+        if not 0 < correct < 1:
+            raise ValueError(f"correct is {correct}; expected a probability in (0, 1) such as 0.99.")
+        self.alpha = alpha
+        self.temperature = temperature
+        self.correct = correct
+        self.form = form
+        self.multiplier = multiplier
+
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        labels = batch.labels[0]
+        logits = logits_of(self.backbone(batch.views[0]))
+        teacher = virtual_teacher(labels, logits.shape[1], self.correct, at_least_float32(logits).dtype)
+        if self.form == "paper":
+            divergence = kl_divergence(logits, teacher.log(), self.temperature)
+        else:
+            divergence = kl_divergence(logits, teacher / self.temperature)
+        return {
+            "task": (1 - self.alpha) * task_loss(logits, labels),
+            "virtual": self.alpha * self.multiplier * divergence,
+        }
+
+
+def virtual_teacher(
+    labels: Int[Tensor, " n"], num_classes: int, correct: float = 0.99, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "n k"]:
+    """`u`, the probabilities that the virtual teacher gives each image (Eq. 9).
+
+    Args:
+        labels: the classes, in [0, num_classes).
+        num_classes: `K > 1`.
+        correct: `a`, the probability of the true class; the others share the rest evenly.
+        dtype: of the probabilities.
+    """
+    wrong = (1 - correct) / (num_classes - 1)
+    return torch.full((len(labels), num_classes), wrong, dtype=dtype, device=labels.device).scatter(
+        1, labels[:, None], correct
+    )
+
+
+def _require_share(alpha: float, multiplier: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; expected a share in [0, 1] such as 0.1.")
+    require_weights({"multiplier": multiplier})

@@ -1,0 +1,40 @@
+"""Where a sum over many pairs needs float32 although the encoder runs in bfloat16."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def at_least_float32(value: Any) -> Any:
+    """`value` in float32 if it is a tensor of a smaller floating type, in a tuple or list too; else unchanged."""
+    if isinstance(value, Tensor):
+        small = value.is_floating_point() and value.dtype in (torch.float16, torch.bfloat16)
+        return value.float() if small else value
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(at_least_float32(item) for item in value)
+    return value
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run `function` outside autocast, its half-precision tensor arguments cast to float32.
+
+    Similarities and distances between embeddings cancel (`2 - 2 <a, b>`), so that bfloat16's three digits
+    lose the gradient of all close pairs. The cost is that of two small matrices, not of the encoder.
+    """
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return function(
+                *(at_least_float32(a) for a in args),  # type: ignore[arg-type]
+                **{k: at_least_float32(v) for k, v in kwargs.items()},  # type: ignore[arg-type]
+            )
+
+    return wrapped

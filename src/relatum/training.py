@@ -1,0 +1,415 @@
+"""Training: one Learner around any method, one loop, one Record. The only file that imports Lightning.
+
+Lightning Fabric brings devices, processes and precision. The loop is ours: it must not wait for the device at each
+step, and every random decision is a function of (seed, epoch, step), so that a run that is killed at any moment and
+resumed ends in the same weights, bit for bit, on the same machine.
+"""
+
+import csv
+import io
+import logging
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from relatum import experiment
+from relatum.evaluation.retrieval import nearest
+from relatum.evaluation.tsne import tsne
+from relatum.experiment import Prepared
+from relatum.export import save_encoder
+from relatum.methods import Method
+from relatum.optimizers import build_optimizer
+from relatum.randomness import seed_of
+from relatum.recipe import Recipe, difference, from_dict, from_yaml, to_dict, to_yaml
+from relatum.reports import figures, tables
+from relatum.reports.records import Record, commit, read_record, versions, write_atomically, write_record
+from relatum.schedules import learning_rate
+from relatum.types import Batch, Embeddings
+
+log = logging.getLogger(__name__)
+
+KEPT_CHECKPOINTS = 2  # the last, and the one before it in case the last is damaged
+
+
+class Learner(nn.Module):
+    """A method whose `forward` is its losses: what a distributed strategy can wrap."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return self.method.losses(batch)
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss term became infinite, or not a number."""
+
+
+def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, quiet: bool = False) -> Record:
+    """Train as the recipe says, measure, and leave everything in a run folder.
+
+    The folder holds `recipe.yaml`, `record.json`, `encoder.safetensors` (with the script that loads it),
+    `checkpoints/`, `metrics.csv`, `tensorboard/`, and the figures `curves.png`, `neighbours.png` and `tsne.png`.
+
+    Args:
+        recipe: everything that decides the run.
+        run: the folder; it must not exist, unless `resume`.
+        resume: go on from the last checkpoint of the folder.
+        quiet: no progress bar and no lines.
+
+    Raises:
+        FileExistsError: for a folder that exists, without `resume`.
+        FileNotFoundError: for one that does not, with `resume`.
+        ValueError: for data or settings that cannot be trained on, before any work; for a checkpoint of another recipe.
+        NonFiniteLossError: when a loss is no number any more.
+        OSError: when the folder cannot be written.
+    """
+    run = Path(run)
+    _open_folder(recipe, run, resume)
+    devices = recipe.train.devices
+    fabric = Fabric(
+        accelerator=recipe.train.accelerator,
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_spawn",
+        precision=_precision(recipe),
+    )
+    # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
+    fabric.launch(_run, to_dict(recipe), str(run), resume, quiet)
+    return read_record(run)
+
+
+def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, quiet: bool) -> None:
+    recipe, run = from_dict(tree), Path(folder)
+    quiet = quiet or fabric.global_rank > 0
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    with fabric.rank_zero_first():  # one process downloads, the others find
+        prepared = experiment.prepare(recipe)
+    device = fabric.device
+    loader = experiment.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
+    method = experiment.build(recipe, prepared)
+    if recipe.train.sync_batchnorm:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    method = method.to(device=device, memory_format=torch.channels_last)
+    if recipe.train.compile:
+        method.backbone.model.compile()
+    optimizer = build_optimizer(method, recipe.optim)
+    state: dict[str, Any] = {"epoch": 0, "history": [], "seconds": 0.0, "images_passed": 0}
+    if resume:
+        state = _restore(run, recipe, method, optimizer, device) or state
+    learner, optimizer = fabric.setup(Learner(method), optimizer)
+    method.train()
+    if not quiet:
+        print(_headline(recipe, prepared, loader.steps_per_epoch, fabric))
+    writer = SummaryWriter(run / "tensorboard") if fabric.global_rank == 0 else None
+    for epoch in range(state["epoch"], recipe.train.epochs):
+        start = time.perf_counter()
+        entry = _train_epoch(epoch, fabric, recipe, learner, method, optimizer, loader, run, writer, quiet)
+        seconds = time.perf_counter() - start
+        state["seconds"] += seconds
+        state["images_passed"] += entry.pop("images")
+        if fabric.global_rank == 0:
+            every = recipe.evaluation.every
+            if every and ((epoch + 1) % every == 0 or epoch + 1 == recipe.train.epochs):
+                entry |= experiment.measure_epoch(method, recipe, prepared, device, fabric.autocast)
+            state["history"].append({"epoch": epoch + 1, "seconds": seconds} | entry)
+            state["epoch"] = epoch + 1
+            _save(run, state, recipe, method, optimizer)
+            _log_epoch(run, state["history"], writer, quiet)
+        fabric.barrier()
+    if fabric.global_rank == 0:
+        _finish(run, state, fabric, recipe, prepared, method, quiet)
+    fabric.barrier()
+
+
+def _train_epoch(
+    epoch: int,
+    fabric: Fabric,
+    recipe: Recipe,
+    learner: Any,
+    method: Method,
+    optimizer: Any,
+    loader: Any,
+    run: Path,
+    writer: SummaryWriter | None,
+    quiet: bool,
+) -> dict[str, float]:
+    """One pass. Returns the mean of each loss term, the learning rate, and the images that passed the backbone."""
+    optim, steps = recipe.optim, loader.steps_per_epoch
+    total_steps = steps * recipe.train.epochs
+    sums: dict[str, float] = {}
+    window: list[Tensor] = []  # the loss terms since the last look: a look waits for the device
+    images, rate, names = 0, 0.0, []
+    bar = tqdm(loader.epoch(epoch), total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=quiet, unit="step")
+    for step, batch in enumerate(bar):
+        at = epoch * steps + step
+        rate = optim.lr * learning_rate(
+            at / total_steps,
+            optim.schedule,
+            warmup=optim.warmup_epochs / recipe.train.epochs,
+            milestones=tuple(m / recipe.train.epochs for m in optim.milestones),
+            gamma=optim.gamma,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(seed_of(recipe.train.seed, epoch, step, fabric.global_rank))
+        terms = learner(batch)
+        fabric.backward(sum(terms.values()))
+        if optim.clip:
+            fabric.clip_gradients(learner, optimizer, max_norm=optim.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((at + 1) / total_steps)
+        images += sum(len(view) for view in batch.views) * fabric.world_size
+        names = list(terms)
+        window.append(torch.stack([term.detach().float() for term in terms.values()]))
+        if (step + 1) % recipe.train.log_every == 0 or step + 1 == steps:
+            losses = torch.stack(window).cpu()
+            _refuse_non_finite(losses, names, at + 1 - len(window), run)
+            for name, mean in zip(names, losses.mean(0).tolist()):
+                sums[name] = sums.get(name, 0.0) + mean * len(window)
+                if writer is not None:
+                    writer.add_scalar(f"loss/{name}", mean, at + 1)
+            if writer is not None:
+                writer.add_scalar("learning_rate", rate, at + 1)
+            bar.set_postfix({name: f"{mean:.3f}" for name, mean in zip(names, losses.mean(0).tolist())})
+            window = []
+    return {name: value / steps for name, value in sums.items()} | {"learning_rate": rate, "images": images}
+
+
+def _refuse_non_finite(losses: Float[Tensor, "steps terms"], names: list[str], first_step: int, run: Path) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step, term = bad[0].tolist()
+        last = _checkpoints(run)
+        raise NonFiniteLossError(
+            f"the loss term {names[term]!r} is {losses[step, term].item()} at step {first_step + step + 1}. Lower "
+            "--optim.lr, set --optim.clip 1, or raise the temperature. The last good checkpoint is "
+            f"{last[-1] if last else 'none: no epoch was finished'}."
+        )
+
+
+def _precision(recipe: Recipe) -> Any:
+    if recipe.train.precision != "auto":
+        return recipe.train.precision
+    gpu = recipe.train.accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if (torch.cuda.is_bf16_supported() if gpu else _processor_has_bf16()) else "32-true"
+
+
+def _processor_has_bf16() -> bool:
+    """Whether bfloat16 is computed, not emulated: with emulation it is several times slower than float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    names = ("amx_bf16", "avx512_bf16", "bf16")
+    if capabilities:
+        return any(bool(capabilities.get(name)) for name in names)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def _open_folder(recipe: Recipe, run: Path, resume: bool) -> None:
+    """Make the folder, or refuse one that is not ours to write into."""
+    written = run / "recipe.yaml"
+    if resume:
+        if not written.is_file():
+            raise FileNotFoundError(f"{run} holds no run to resume; leave --resume out to start one there.")
+        changed = difference(from_yaml(written.read_text()), recipe)
+        if changed:
+            raise ValueError(
+                f"{run} was started with another recipe, and going on would give the numbers of neither:\n  "
+                + "\n  ".join(changed)
+                + "\nResume with the same recipe, or start a new run folder."
+            )
+        return
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise FileExistsError(
+            f"{run} exists, and a run is never overwritten: choose another folder with --run, or add --resume to go on."
+        )
+    try:
+        (run / "checkpoints").mkdir(parents=True)
+        write_atomically(written, to_yaml(recipe))
+    except OSError as error:
+        raise OSError(f"{run} cannot be written ({error}); choose a folder with --run that can.") from None
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """From the oldest to the last."""
+    return sorted((run / "checkpoints").glob("epoch-*.pt"))
+
+
+def _save(run: Path, state: Mapping[str, Any], recipe: Recipe, method: Method, optimizer: Any) -> None:
+    """A checkpoint, whole or not at all; older ones go once it is there."""
+    path = run / "checkpoints" / f"epoch-{state['epoch']:05d}.pt"
+    part = path.with_suffix(".part")
+    content = {**state, "recipe": to_yaml(recipe), "method": method.state_dict(), "optimizer": optimizer.state_dict()}
+    try:
+        torch.save(content, part)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        free = shutil.disk_usage(run).free // 2**20
+        raise OSError(
+            f"{path} cannot be written ({error}; {free} MiB free). The checkpoints before it are whole: make room and "
+            "go on with --resume."
+        ) from None
+    os.replace(part, path)
+    for old in _checkpoints(run)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+
+
+def _restore(
+    run: Path, recipe: Recipe, method: Method, optimizer: torch.optim.Optimizer, device: torch.device
+) -> dict[str, Any] | None:
+    """The state of the last checkpoint, its weights loaded; None where no epoch was finished."""
+    found = _checkpoints(run)
+    if not found:
+        return None
+    path = found[-1]
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        changed = difference(from_yaml(state.pop("recipe")), recipe)
+        if not changed:
+            method.load_state_dict(state.pop("method"))
+            optimizer.load_state_dict(state.pop("optimizer"))
+    except Exception as error:
+        before = f"; or delete it, and {found[-2].name} is the one to go on from" if len(found) > 1 else ""
+        raise ValueError(f"{path} is damaged, or no checkpoint of Relatum: {error}. Start anew{before}.") from None
+    if changed:
+        raise ValueError(f"{path} is of another recipe:\n  " + "\n  ".join(changed))
+    return state
+
+
+def _headline(recipe: Recipe, prepared: Prepared, steps: int, fabric: Fabric) -> str:
+    source = prepared.source
+    kind = type(prepared.train).__name__.removesuffix("Images").lower()
+    held = len(prepared.held_out) if prepared.held_out is not None else 0
+    test = len(source.test) if source.test is not None else 0
+    return (
+        f"{recipe.method.name} on {source.name} with {recipe.model.name}, "
+        f"{len(prepared.train)} images to train on ({kind}), {held} held out, {test} to test on; "
+        f"{recipe.train.epochs} epochs of {steps} steps on {fabric.world_size} x {fabric.device.type} in "
+        f"{_precision(recipe)}"
+    )
+
+
+def _log_epoch(run: Path, history: list[dict[str, float]], writer: SummaryWriter | None, quiet: bool) -> None:
+    entry = history[-1]
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns)
+    table.writeheader()
+    table.writerows(history)
+    write_atomically(run / "metrics.csv", text.getvalue())
+    if writer is not None:
+        for name, value in entry.items():
+            writer.add_scalar(f"epoch/{name}", value, int(entry["epoch"]))
+        writer.flush()
+    if not quiet:
+        skipped = ("epoch", "seconds", "learning_rate")
+        words = "  ".join(f"{name} {value:.4g}" for name, value in entry.items() if name not in skipped)
+        print(f"epoch {int(entry['epoch']):4d}  {entry['seconds']:6.1f} s  {words}", flush=True)
+
+
+def _finish(
+    run: Path,
+    state: Mapping[str, Any],
+    fabric: Fabric,
+    recipe: Recipe,
+    prepared: Prepared,
+    method: Method,
+    quiet: bool,
+) -> None:
+    """The last epoch's encoder, measured and written; the Record last, so that it stands for a whole run."""
+    source, backbone, device = prepared.source, method.backbone, fabric.device
+    (metrics, protocols), test = experiment.measure(backbone, recipe, prepared, device, fabric.autocast)
+    if recipe.evaluation.baselines:
+        more, how = experiment.measure_baselines(recipe, prepared, device, fabric.autocast)
+        metrics, protocols = more | metrics, how | protocols
+    save_encoder(
+        backbone,
+        run,
+        mean=source.mean,
+        std=source.std,
+        size=recipe.data.view.size,
+        classes=source.classes if backbone.num_classes else None,
+    )
+    gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if gpu else _peak_resident_bytes()
+    record = Record(
+        recipe=to_dict(recipe),
+        seed=recipe.train.seed,
+        versions=versions(),
+        commit=commit(),
+        machine={
+            "device": torch.cuda.get_device_name(device) if gpu else _processor(),
+            "devices": fabric.world_size,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "precision": _precision(recipe),
+        },
+        data={
+            "train": len(prepared.train),
+            "held_out": len(prepared.held_out) if prepared.held_out is not None else 0,
+            "test": len(source.test) if source.test is not None else 0,
+            "classes": len(source.classes),
+            "mean": list(source.mean),
+            "std": list(source.std),
+        },
+        history=state["history"],
+        metrics=metrics,
+        protocols=protocols,
+        images_passed=state["images_passed"],
+        seconds=state["seconds"],
+        peak_memory=peak / 2**20,
+    )
+    figures.curves(record, run / "curves.png")
+    if recipe.evaluation.figures and test is not None:
+        _look(run, recipe, prepared, test)
+    write_record(record, run / "record.json")
+    if not quiet:
+        print(tables.measured(metrics, protocols))
+        print(f"all of it is in {run}/")
+
+
+def _look(run: Path, recipe: Recipe, prepared: Prepared, test: Embeddings) -> None:
+    """Pictures of the test set: what the encoder holds to be alike, and the map of its features."""
+    source = prepared.source
+    images = source.test if source.test is not None else prepared.held_out
+    assert images is not None  # there are embeddings of them
+    shown = min(len(images) - 1, figures.NEIGHBOURS)
+    if shown >= 1:
+        queries = torch.linspace(0, len(images) - 1, min(figures.QUERIES, len(images))).long()
+        found = nearest(test.features[queries], test.features, shown + 1).indices[:, 1:]
+        size = recipe.data.view.size
+        figures.neighbours(
+            [[experiment.thumbnail(images, int(i), size) for i in (q, *row)] for q, row in zip(queries, found)],
+            [[int(test.labels[i]) for i in (q, *row)] for q, row in zip(queries, found)],
+            source.classes,
+            run / "neighbours.png",
+        )
+    if len(images) > figures.LEAST_MAPPED:
+        figures.feature_map(tsne(test, seed=recipe.train.seed), source.classes, run / "tsne.png")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _peak_resident_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

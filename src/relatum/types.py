@@ -1,0 +1,42 @@
+"""The nouns that every module shares: what a method eats, and what a backbone gives. No logic."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """What one training step sees. A triple is three views: one type serves both papers.
+
+    Attributes:
+        views: `v` tensors of normalised images. Two views of the same images for contrastive methods;
+            (anchor, positive, negative) for relational distillation; one view for classifiers.
+        labels: the class of each image in each view, -1 where the data has no labels.
+        index: the sample number of each image in each view, counted in the training set.
+    """
+
+    views: tuple[Float[Tensor, "n c h w"], ...]
+    labels: Int[Tensor, "v n"]
+    index: Int[Tensor, "v n"]
+
+
+class Features(NamedTuple):
+    """What a backbone says of a batch of images.
+
+    Attributes:
+        stages: the output of every stage, shallow to deep; channels and size differ from stage to stage.
+        embedding: the pooled features that feed the classifier: what the user keeps.
+        logits: the classifier's output, or None for a backbone without classes.
+    """
+
+    stages: tuple[Float[Tensor, "n _c _h _w"], ...]
+    embedding: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n k"] | None
+
+
+class Embeddings(NamedTuple):
+    """A set of images as an evaluator sees it: features and classes, nothing else."""
+
+    features: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]

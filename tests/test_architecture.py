@@ -1,0 +1,93 @@
+"""Imports only point down, and the heavy libraries have one door each. The test is tested: planted violations fail."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "relatum"
+
+FLOORS = (
+    {"types", "precision", "randomness"},
+    {"relations", "schedules", "distributed", "small_resnets"},
+    {"blocks"},
+    {"objectives"},
+    {"memory", "heads", "backbones"},
+    {"relation_networks", "data", "evaluation", "export"},
+    {"methods"},
+    {"recipe", "optimizers", "reports"},
+    {"experiment", "recipes"},
+    {"training"},
+    {"cli"},
+)
+"""From the ground up. A room may import its own floor and those below; `relatum` itself holds only lazy names."""
+
+DOORS = {
+    "timm": {"backbones", "optimizers"},
+    "lightning_fabric": {"training"},
+    "lightning": set(),
+    "torch.distributed": {"distributed"},
+    "datasets": {"data"},
+    "tyro": {"cli", "recipe"},
+    "matplotlib": {"reports"},
+}
+"""Which rooms may import a library."""
+
+
+def imports(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def floor(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def violations(room: str, source: str) -> list[str]:
+    found = []
+    for name in imports(source):
+        parts = name.split(".")
+        if parts[0] == "relatum" and len(parts) > 1 and any(parts[1] in rooms for rooms in FLOORS):
+            if floor(parts[1]) > floor(room):
+                found.append(f"{room} imports {name}, which is above it")
+        for library, rooms in DOORS.items():
+            if (name == library or name.startswith(library + ".")) and room not in rooms:
+                found.append(f"{room} imports {name}: only {', '.join(sorted(rooms)) or 'nobody'} may")
+    return found
+
+
+FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert violations(room, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "planted"),
+    [
+        ("objectives", "import torch.distributed"),
+        ("objectives", "from torch import distributed"),
+        ("objectives", "def f():\n    import torch.distributed as d"),
+        ("relations", "from relatum.methods import METHODS"),
+        ("evaluation", "from relatum import training"),
+        ("methods", "from relatum.experiment import measure"),
+        ("methods", "import timm"),
+        ("experiment", "from lightning_fabric import Fabric"),
+        ("training", "import lightning"),
+    ],
+)
+def test_planted_violations_are_found(room, planted):
+    assert len(violations(room, planted)) == 1
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert rooms == set().union(*FLOORS)

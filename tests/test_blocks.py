@@ -1,0 +1,277 @@
+"""Blocks against the plain forms: the value and every gradient, for every loss, relation, temperature and precision."""
+
+import logging
+
+import pytest
+import torch
+
+from relatum import blocks
+from relatum.objectives import (
+    contrast_terms,
+    nt_xent,
+    query_key_contrast,
+    query_key_loss,
+    supcon_loss,
+    two_view_contrast,
+)
+from relatum.relations import Cosine, Euclidean, Jaccard, Tanimoto, Within
+
+RELATIONS = {
+    "cosine": Cosine(),
+    "tanimoto": Tanimoto(),
+    "jaccard": Jaccard(),
+    "jaccard-signed": Jaccard("signed", eps=0.2),
+    "cosine-of-a-space": Within(Cosine(), 1, 2),
+    "tanimoto-of-a-space": Within(Tanimoto(), 0, 2),
+}
+LABELS = torch.tensor([3, -1, 3, 7, 7, 7, 0, 2**40, 3, 0, 12, 7])  # -1, 2^40 and 12 have no positive
+
+
+def two_views(a, b, c, relation, temperature, block):
+    return nt_xent(a, b, relation, temperature, block)
+
+
+def query_keys(a, b, c, relation, temperature, block):
+    return query_key_loss(a, b, c, relation, temperature, block)
+
+
+def supcon(a, b, c, relation, temperature, block):
+    return supcon_loss(torch.cat([a, b]), LABELS, relation, temperature, block)
+
+
+def three_terms(a, b, c, relation, temperature, block):
+    losses = two_view_contrast(a, b, contrast_terms(relation, temperature, (0.3,) * relation.spaces), block)
+    return sum((k + 1) * loss for k, loss in enumerate(losses.values()))  # unequal: each term has its own gradient
+
+
+def three_terms_with_keys(a, b, c, relation, temperature, block):
+    losses = query_key_contrast(a, b, c, contrast_terms(relation, temperature, (0.3,) * relation.spaces), block)
+    return sum((k + 1) * loss for k, loss in enumerate(losses.values()))
+
+
+LOSSES = [two_views, query_keys, supcon, three_terms, three_terms_with_keys]
+each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
+each_relation = pytest.mark.parametrize("relation", RELATIONS.values(), ids=RELATIONS.keys())
+
+
+def embeddings(dtype=torch.float64, sizes=(6, 6, 9), width=8):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(n, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for n in sizes]
+
+
+def value_and_gradients(loss, inputs, *options):
+    value = loss(*inputs, *options)
+    return value.detach(), [g for g in torch.autograd.grad(value, inputs, allow_unused=True) if g is not None]
+
+
+def assert_equal(actual, expected, tolerance):
+    """Relative to the largest entry: single entries of a gradient may cancel."""
+    for x, y in zip((actual[0], *actual[1]), (expected[0], *expected[1]), strict=True):
+        assert x.dtype == y.dtype
+        assert (x - y).abs().max() <= tolerance * y.abs().max().clamp(min=1e-6), (x, y)
+
+
+@each_loss
+@each_relation
+@pytest.mark.parametrize("temperature", [0.5, 0.03, 0.01, 0.002])
+@pytest.mark.parametrize("block", [1, 5, 6, 64], ids="block={}".format)
+def test_equals_plain_in_float64(loss, relation, temperature, block):
+    inputs = embeddings()
+    expected = value_and_gradients(loss, inputs, relation, temperature, None)
+    assert_equal(value_and_gradients(loss, inputs, relation, temperature, block), expected, 1e-10)
+
+
+@each_loss
+@each_relation
+@pytest.mark.parametrize("temperature", [0.5, 0.03, 0.01])
+def test_equals_plain_in_float32(loss, relation, temperature):
+    inputs = embeddings(torch.float32)
+    expected = value_and_gradients(loss, inputs, relation, temperature, None)
+    assert_equal(value_and_gradients(loss, inputs, relation, temperature, 5), expected, 1e-5)
+
+
+@each_loss
+@each_relation
+def test_equals_plain_for_bfloat16_under_autocast(loss, relation):
+    inputs = embeddings(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual, expected = (value_and_gradients(loss, inputs, relation, 0.2, block) for block in (5, None))
+    assert actual[0].dtype == torch.float32
+    assert_equal((actual[0], []), (expected[0], []), 1e-5)
+    assert_equal(actual, expected, 2**-7)  # the gradients are rounded to bfloat16 at the end
+
+
+@each_loss
+@each_relation
+def test_gradcheck(loss, relation):
+    inputs = embeddings()
+    torch.autograd.gradcheck(lambda *z: loss(*z, relation, 0.4, 5), inputs)
+
+
+@each_loss
+def test_only_wanted_gradients_are_made(loss):
+    """Detached keys cost none, and have none; the gradient of the rest is the same."""
+    a, b, c = embeddings()
+    (expected,) = torch.autograd.grad(loss(a, b, c, Jaccard(), 0.2, None), a)
+    (actual,) = torch.autograd.grad(loss(a, b.detach(), c.detach(), Jaccard(), 0.2, 5), a)
+    torch.testing.assert_close(actual, expected)
+    with torch.no_grad():
+        assert not loss(a, b, c, Jaccard(), 0.2, 5).requires_grad
+
+
+@pytest.mark.parametrize("wanted", range(3), ids=["query", "positive", "negatives"])
+@each_relation
+def test_each_input_alone(wanted, relation):
+    inputs = embeddings()
+    expected = value_and_gradients(query_keys, inputs, relation, 0.2, None)[1][wanted]
+    alone = [z if i == wanted else z.detach() for i, z in enumerate(inputs)]
+    torch.testing.assert_close(torch.autograd.grad(query_keys(*alone, relation, 0.2, 4), alone[wanted])[0], expected)
+
+
+def test_backward_twice_and_scaled():
+    """The gradient that is kept is not used up."""
+    a, b, c = embeddings()
+    loss = two_views(a, b, c, Cosine(), 0.2, 5)
+    first = torch.autograd.grad(loss, (a, b), retain_graph=True)
+    second = torch.autograd.grad(-3 * loss, (a, b))
+    for x, y in zip(first, second):
+        torch.testing.assert_close(-3 * x, y)
+
+
+def test_a_second_derivative_is_refused():
+    a, b, c = embeddings()
+    (gradient,) = torch.autograd.grad(two_views(a, b, c, Cosine(), 0.2, 5), a, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@each_relation
+def test_kinks_and_degenerate_rows(relation):
+    """Equal rows, opposite rows and, except for Tanimoto's 0 / 0, zero rows get the gradient of the plain form."""
+    a, b, c = (z.detach() for z in embeddings())
+    b[0], b[1], c[0], c[1] = a[0], -a[1], a[0], -a[2]
+    if not any("Tanimoto" in type(m).__name__ for m in relation.modules()):
+        a[3] = 0
+    inputs = [z.requires_grad_() for z in (a, b, c)]
+    for loss in LOSSES:
+        expected = value_and_gradients(loss, inputs, relation, 0.2, None)
+        assert_equal(value_and_gradients(loss, inputs, relation, 0.2, 5), expected, 1e-10)
+
+
+def test_no_class_has_two_rows():
+    """Without any positive the loss is zero, and so is its gradient."""
+    z = embeddings()[0]
+    value, (gradient,) = value_and_gradients(lambda z: supcon_loss(z, torch.arange(6), block=4), [z])
+    assert value == 0
+    assert not gradient.any()
+
+
+def test_rows_of_a_rank_have_the_gradient_of_the_whole():
+    """A rank that holds the first rows of gathered embeddings gets, for them, the gradient of one process."""
+    a, b, c = embeddings()
+    whole = torch.autograd.grad(three_terms(a, b, c, Jaccard(), 0.2, None), (a, b))
+    mine = [z[:3].detach().requires_grad_() for z in (a, b)]
+    gathered = [torch.cat([own, z[3:].detach()]) for own, z in zip(mine, (a, b))]
+    actual = torch.autograd.grad(three_terms(*gathered, c, Jaccard(), 0.2, 5), mine)
+    for x, y in zip(actual, whole):
+        torch.testing.assert_close(x, y[:3])
+
+
+class MyCosine(Cosine):
+    """A subclass may compute anything."""
+
+    def all_pairs(self, a, b):
+        return super().all_pairs(a, b) ** 3
+
+
+UNKNOWN = {"subclass": MyCosine(), "euclidean": Euclidean(), "within": Within(MyCosine(), 0, 2)}
+
+
+@pytest.mark.parametrize("relation", UNKNOWN.values(), ids=UNKNOWN.keys())
+@each_loss
+def test_unknown_relations_take_the_plain_form(loss, relation):
+    inputs = embeddings(sizes=(6, 6, 9))
+    assert blocks.size(4, [relation], inputs[0]) is None
+    if relation.spaces == 1 or loss in (two_views, query_keys, supcon):
+        expected = value_and_gradients(loss, inputs, relation, 0.2, None)
+        assert_equal(value_and_gradients(loss, inputs, relation, 0.2, 4), expected, 0)
+
+
+class TestSwitch:
+    def test_auto_is_plain_for_few_pairs_and_blocks_for_many(self):
+        few, many = torch.zeros(64, 4), torch.zeros(1024, 4)
+        assert blocks.size("auto", [Cosine()], few) is None
+        assert blocks.size("auto", [Cosine()], many) == 512
+        assert blocks.size("auto", [Cosine()], few, torch.zeros(65536, 4)) == 32
+        assert blocks.size("auto", [Cosine()], few, few) is None
+
+    def test_is_overridden(self):
+        z = torch.zeros(1024, 4)
+        assert blocks.size(None, [Cosine()], z) is None
+        assert blocks.size(7, [Cosine()], z[:8]) == 7
+
+    @pytest.mark.parametrize("block", [0, -3])
+    def test_refuses_no_rows(self, block):
+        a, b, _ = embeddings()
+        with pytest.raises(ValueError, match=f"block is {block}; expected a number of rows"):
+            nt_xent(a, b, block=block)
+
+    def test_embeddings_that_do_not_split_get_the_error_of_the_relation(self):
+        a, b, _ = embeddings(width=7)
+        with pytest.raises(ValueError, match="width 7 cannot be split"):
+            nt_xent(a, b, Jaccard(), block=4)
+
+    def test_choice_is_logged_once(self, caplog):
+        blocks._report.cache_clear()
+        a, b, _ = embeddings()
+        with caplog.at_level(logging.INFO, logger="relatum.blocks"):
+            for block in (None, None, 4, 4):
+                nt_xent(a, b, block=block)
+            nt_xent(a, b, Euclidean(), block=4)
+        assert [record.getMessage() for record in caplog.records] == [
+            "contrast of Cosine: plain, all pairs at once",
+            "contrast of Cosine: square tiles of the upper triangle",
+            "contrast of Euclidean: plain, all pairs at once (a relation that the blocks do not know)",
+        ]
+
+
+def largest_tensor(function):
+    """The elements of the largest tensor that any operation returns."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            out = op(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    self.elements = max(self.elements, tensor.numel())
+            return out
+
+    with Largest() as largest:
+        function()
+    return largest.elements
+
+
+@each_loss
+@pytest.mark.parametrize("temperature", [0.5, 0.01])
+def test_nothing_of_size_n_by_n_exists(loss, temperature, monkeypatch):
+    monkeypatch.setitem(globals(), "LABELS", torch.arange(400) % 7)
+    inputs = embeddings(torch.float32, sizes=(200, 200, 400), width=4)
+    peak = {
+        block: largest_tensor(lambda block=block: value_and_gradients(loss, inputs, Jaccard(), temperature, block))
+        for block in (None, 10)
+    }
+    assert peak[None] >= 200 * 400
+    assert peak[10] <= 10 * 400
+
+
+@pytest.mark.parametrize("loss", [query_keys, supcon, three_terms], ids=lambda f: f.__name__)
+def test_compiles_without_graph_breaks(loss):
+    """The tracers of the compiler, without its code generator, which takes a minute."""
+    inputs = embeddings(torch.float32)
+    expected = value_and_gradients(loss, inputs, Jaccard(), 0.2, None)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert_equal(value_and_gradients(compiled, inputs, Jaccard(), 0.2, 6), expected, 1e-5)
