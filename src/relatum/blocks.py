@@ -160,7 +160,7 @@ def _clamped(s: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Pull]:
         g = g.div_(union)
         grad_b = (g * v).mul_(2)
         grad_s = torch.addcmul(g, g, v, value=-1)
-        return _where_not_negative(grad_s, s), _where_not_negative(grad_b, chord)
+        return _where_positive(grad_s, s), _where_positive(grad_b, chord)
 
     return v, pull
 
@@ -176,14 +176,14 @@ def _signed(s: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Pull]:
     def pull(g: Tensor) -> tuple[Tensor, ...]:
         g = g.div_(union)
         slope = g * v * regular
-        return g - slope, _where_not_negative(2 * slope, chord)
+        return g - slope, _where_positive(2 * slope, chord)
 
     return v, pull
 
 
-def _where_not_negative(g: Tensor, x: Tensor) -> Tensor:
-    """The pull-back of `max(x, 0)`."""
-    return g.mul_(_compare(torch.ge, x, 0))
+def _where_positive(g: Tensor, x: Tensor) -> Tensor:
+    """The pull-back of `max(x, 0)`; 0 at the kink, as torch's clamp has it."""
+    return g.mul_(_compare(torch.gt, x, 0.0))
 
 
 def _compare(comparison: Callable[..., Tensor], x: Tensor, y: Tensor | float) -> Tensor:

@@ -271,7 +271,7 @@ def measure(
         if backbone.num_classes:
             logits, labels = embeddings(logits_of(backbone), test_images, recipe, source, device, precision)
             metrics |= accuracy(logits, labels) | {
-                "calibration_error": 100 * expected_calibration_error(logits, labels)
+                "calibration_error": expected_calibration_error(logits, labels)
             }
             protocols["classifier"] = (
                 f"the backbone's classifier, {where}, last epoch; calibration error of 15 bins, in percent"

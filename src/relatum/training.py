@@ -305,7 +305,7 @@ def _headline(recipe: Recipe, prepared: Prepared, steps: int, fabric: Fabric) ->
     )
 
 
-def _log_epoch(run: Path, history: list[dict[str, float]], writer: SummaryWriter | None, quiet: bool) -> None:
+def _log_epoch(run: Path, history: list[dict[str, int | float]], writer: SummaryWriter | None, quiet: bool) -> None:
     entry = history[-1]
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()

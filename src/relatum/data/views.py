@@ -50,9 +50,7 @@ class View(ABC):
         _require(self.size >= 1, f"size is {self.size}: expected at least 1 pixel")
 
     @abstractmethod
-    def crop_batch(
-        self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]
-    ) -> Float[Tensor, "n c s s"]:
+    def crop_batch(self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]) -> Float[Tensor, "n c s s"]:
         """The crops of images of equal size, in [0, 1]."""
 
     @abstractmethod
@@ -104,8 +102,10 @@ class View(ABC):
             dtype: of the output; all before the last operation is float32.
 
         Raises:
-            ValueError: mean and std that do not fit the channels, or images too small for the crop.
+            ValueError: images that are not uint8 or are too small for the crop; mean and std that do not fit the
+                channels.
         """
+        _require_bytes(images)
         draws = (len(images), self.geometry_draws + self.appearance_draws)
         uniforms = torch.rand(draws, generator=generator, device=images.device)
         return self.render(images, uniforms, mean, std, dtype)
@@ -119,6 +119,7 @@ class View(ABC):
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "n c s s"]:
         """The second half of `__call__`, for a batch of crops that `crop_image` made. Args, Raises: the same."""
+        _require_bytes(crops)
         uniforms = torch.rand(len(crops), self.appearance_draws, generator=generator, device=crops.device)
         return normalise(self.appearance(to_unit(crops), mean, uniforms), mean, std, dtype)
 
@@ -143,9 +144,7 @@ class RandomView(View, ABC):
     def boxes(self, height: int, width: int, uniforms: Float[Tensor, "n b"]) -> Float[Tensor, "n 4"]:
         """A box (top, left, height, width) of whole pixels for each of n images of `height x width`."""
 
-    def crop_batch(
-        self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]
-    ) -> Float[Tensor, "n c s s"]:
+    def crop_batch(self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]) -> Float[Tensor, "n c s s"]:
         boxes = self.boxes(images.shape[2], images.shape[3], uniforms[:, :-1])
         return resample(images, boxes, uniforms[:, -1] < self.flip, self.size)
 
@@ -303,9 +302,7 @@ class EvaluationView(View):
             return self.resize
         return self.size if self.size <= 64 else round(self.size * 256 / 224)
 
-    def crop_batch(
-        self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]
-    ) -> Float[Tensor, "n c s s"]:
+    def crop_batch(self, images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n g"]) -> Float[Tensor, "n c s s"]:
         crops = to_unit(images)
         if images.shape[2:] == (self.size, self.size):
             return crops
@@ -320,9 +317,7 @@ class EvaluationView(View):
 # --- geometry ---------------------------------------------------------------------------------------------------
 
 
-def resized_boxes(
-    height: int, width: int, min_scale: float, uniforms: Float[Tensor, "n b"]
-) -> Float[Tensor, "n 4"]:
+def resized_boxes(height: int, width: int, min_scale: float, uniforms: Float[Tensor, "n b"]) -> Float[Tensor, "n 4"]:
     """Boxes (top, left, height, width) of a random resized crop of images of `height x width`.
 
     The area is uniform in [min_scale, 1] of the image's and the logarithm of width / height uniform between those of
@@ -498,7 +493,7 @@ def shift_hue(images: Float[Tensor, "n c h w"], turns: Float[Tensor, " n"]) -> F
     hue = (green + blue).sub_(red).sub_(least).div_(chroma.clamp(min=1e-12)).add_(1)
     hue.copysign_(green - blue).add_(6 * turns[:, None, None])
     hue.sub_((hue / 6).floor_(), alpha=6)
-    weights = (hue[:, None] - _constants((3, 2, 4), hue)).abs_()
+    weights = (hue[:, None] - _constants((3.0, 2.0, 4.0), hue)).abs_()
     weights[:, 0].neg_().add_(3)
     return weights.neg_().add_(2).clamp_(0, 1).mul_(chroma[:, None]).add_(least[:, None])
 
@@ -559,37 +554,38 @@ def auto_augment(images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n 5"
     return images
 
 
-def _augment(
-    images: UInt8[Tensor, "n c h w"], name: str, level: int, negative: bool
-) -> UInt8[Tensor, "n c h w"]:
+def _augment(images: UInt8[Tensor, "n c h w"], name: str, level: int, negative: bool) -> UInt8[Tensor, "n c h w"]:
     """One operation of AutoAugment; `level` 0 to 9 spans its range (Cubuk et al. 2019, table 6)."""
-    share = level / 9
-    signed = -share if negative else share
     height, width = images.shape[2:]
+
+    def magnitude(highest: float) -> float:  # in float32, as torchvision: it decides on which side a value rounds
+        size = float(torch.linspace(0, highest, 10)[level])
+        return -size if negative else size
+
     match name:
         case "ShearY":
-            shear = [0.0, math.degrees(math.atan(0.3 * signed))]
+            shear = [0.0, math.degrees(math.atan(magnitude(0.3)))]
             return F.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=shear, center=[0, 0])
         case "TranslateX":
-            shift = [int(150 / 331 * width * signed), 0]
+            shift = [int(magnitude(150 / 331 * width)), 0]
             return F.affine(images, angle=0.0, translate=shift, scale=1.0, shear=[0.0, 0.0])
         case "TranslateY":
-            shift = [0, int(150 / 331 * height * signed)]
+            shift = [0, int(magnitude(150 / 331 * height))]
             return F.affine(images, angle=0.0, translate=shift, scale=1.0, shear=[0.0, 0.0])
         case "Rotate":
-            return F.rotate(images, angle=30 * signed)
+            return F.rotate(images, angle=magnitude(30.0))
         case "Brightness":
-            return F.adjust_brightness(images, brightness_factor=1 + 0.9 * signed)
+            return F.adjust_brightness(images, brightness_factor=1 + magnitude(0.9))
         case "Color":
-            return F.adjust_saturation(images, saturation_factor=1 + 0.9 * signed)
+            return F.adjust_saturation(images, saturation_factor=1 + magnitude(0.9))
         case "Contrast":
-            return F.adjust_contrast(images, contrast_factor=1 + 0.9 * signed)
+            return F.adjust_contrast(images, contrast_factor=1 + magnitude(0.9))
         case "Sharpness":
-            return F.adjust_sharpness(images, sharpness_factor=1 + 0.9 * signed)
+            return F.adjust_sharpness(images, sharpness_factor=1 + magnitude(0.9))
         case "Posterize":
-            return F.posterize(images, bits=8 - round(4 * share))
+            return F.posterize(images, bits=8 - round(4 * level / 9))
         case "Solarize":
-            return F.solarize(images, threshold=255 * (1 - share))
+            return F.solarize(images, threshold=255 * float(torch.linspace(1, 0, 10)[level]))
         case "AutoContrast":
             return F.autocontrast(images)
         case "Equalize":
@@ -662,6 +658,10 @@ def _pixelwise(values: Float[Tensor, "n k"]) -> Float[Tensor, "k n 1 1 1"]:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(f"{message}.")
+
+
+def _require_bytes(images: Tensor) -> None:
+    _require(images.dtype == torch.uint8, f"images are {images.dtype}: expected uint8, 0 to 255; convert them before")
 
 
 def _require_probability(name: str, value: float) -> None:

@@ -50,8 +50,10 @@ class Heads:
 
     def step(self, x: Float[Tensor, "n e"], labels: Int[Tensor, " n"], progress: float) -> None:
         """One step on the mean cross-entropy, its gradient `x' (softmax - onehot) / n` written out."""
-        logits = self.logits(x)  # softmax by hand: torch's is several times slower where classes are few
-        error = logits.sub_(logits.amax(2, keepdim=True)).exp_()
+        logits = self.logits(x)
+        # Softmax by hand: torch's is several times slower where classes are few. The floor e^-50 is below all rounding;
+        # without it denormal probabilities of samples long learnt make the product below fifty times slower.
+        error = logits.sub_(logits.amax(2, keepdim=True)).clamp_(min=-50).exp_()
         error /= error.sum(2, keepdim=True)
         error[torch.arange(len(x), device=x.device), :, labels] -= 1
         gradient = torch.addmm(self.weight, x.T, error.flatten(1), beta=self.decay, alpha=1 / len(x))

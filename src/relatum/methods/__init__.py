@@ -9,12 +9,14 @@ from relatum.methods.contrastive.simsiam import SimSiam
 from relatum.methods.contrastive.supcon import SupCon
 from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
+from relatum.methods.distill.corsd import CORSD
 from relatum.methods.distill.cs_kd import CSKD
 from relatum.methods.distill.dml import DML
 from relatum.methods.distill.fitnet import FitNet
 from relatum.methods.distill.kd import KD
 from relatum.methods.distill.label_smoothing import LabelSmoothing
 from relatum.methods.distill.ps_kd import PSKD
+from relatum.methods.distill.relation_l2 import RelationL2
 from relatum.methods.distill.rkd import RKD
 from relatum.methods.distill.sd import SD
 from relatum.methods.distill.sp import SP
@@ -46,5 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "sd": SD,
     "cs-kd": CSKD,
     "ps-kd": PSKD,
+    "corsd": CORSD,
+    "relation-l2": RelationL2,
 }
 """Every method by the name that recipes and the command line use."""

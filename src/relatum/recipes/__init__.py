@@ -14,6 +14,23 @@ from relatum.recipes.contrastive import (
     cifar_supcon,
 )
 from relatum.recipes.demo import demo
+from relatum.recipes.small import (
+    small_corsd,
+    small_corsd_jaccard,
+    small_corsd_l2,
+    small_cs_kd,
+    small_label_smoothing,
+    small_moco,
+    small_moco_jaccard,
+    small_ps_kd,
+    small_relation_l2,
+    small_sd,
+    small_simclr,
+    small_simclr_jaccard,
+    small_simclr_jaccard_alone,
+    small_supervised,
+    small_tf_kd_virtual,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
@@ -25,5 +42,20 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "simsiam": cifar_simsiam,
     "debiased": cifar_debiased,
     "supcon": cifar_supcon,
+    "small-simclr": small_simclr,
+    "small-simclr-jaccard": small_simclr_jaccard,
+    "small-simclr-jaccard-alone": small_simclr_jaccard_alone,
+    "small-moco": small_moco,
+    "small-moco-jaccard": small_moco_jaccard,
+    "small-supervised": small_supervised,
+    "small-label-smoothing": small_label_smoothing,
+    "small-corsd": small_corsd,
+    "small-corsd-l2": small_corsd_l2,
+    "small-corsd-jaccard": small_corsd_jaccard,
+    "small-relation-l2": small_relation_l2,
+    "small-sd": small_sd,
+    "small-cs-kd": small_cs_kd,
+    "small-ps-kd": small_ps_kd,
+    "small-tf-kd-virtual": small_tf_kd_virtual,
 }
 """Every recipe by the name that the command line uses."""

@@ -38,7 +38,7 @@ class Record:
     commit: str
     machine: dict[str, Any]
     data: dict[str, Any]
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     images_passed: int = 0

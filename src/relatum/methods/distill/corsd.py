@@ -97,7 +97,7 @@ class CORSD(Method):
 
     With a `relation` there is no network on pairs: each image is projected by itself and the relation compares the
     projections (see `relatum.relation_networks.Comparison`); the auxiliary classifiers read the two projections of a
-    pair side by side. The papers know it with Euclidean ("handcrafted L2"), not with Jaccard.
+    pair side by side. Euclidean is the handcrafted L2; with Jaccard the two papers meet, and neither has it.
 
     Args:
         backbone: the classifier.

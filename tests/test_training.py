@@ -1,0 +1,306 @@
+"""Training from end to end, on digits and a network of two minutes' worth of arithmetic less."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from relatum import training
+from relatum.data.views import ContrastiveView
+from relatum.evaluation.knn import KNN
+from relatum.evaluation.linear import LinearProbe
+from relatum.experiment import build, build_loader, load_teacher, prepare
+from relatum.methods import SimCLR
+from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
+from relatum.reports.records import read_record
+
+TINY = Recipe(
+    name="tiny",
+    method=options("moco", queue_size=64, key_splits=2, relation="jaccard", alphas=(0.3, 0.3)),
+    model=Model(name="resnet8"),
+    data=Data(source="digits", train_images=160, validation=0.2, batch_size=32, view=ContrastiveView(size=16)),
+    optim=Optim(name="adam", lr=1e-3, weight_decay=0.0),
+    train=Train(epochs=3, accelerator="cpu", threads=1, log_every=2),
+    evaluation=Evaluation(knn=KNN(k=10), linear=LinearProbe(epochs=5), figures=False),
+)
+
+
+def changed(recipe: Recipe, **parts) -> Recipe:
+    """`recipe` with fields of its parts changed: changed(TINY, train={"epochs": 1})."""
+    return dataclasses.replace(recipe, **{k: dataclasses.replace(getattr(recipe, k), **v) for k, v in parts.items()})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    training.fit(dataclasses.replace(TINY, evaluation=dataclasses.replace(TINY.evaluation, figures=True)), run)
+    return run
+
+
+def test_a_run_leaves_one_folder(whole):
+    expected = {
+        "record.json",
+        "recipe.yaml",
+        "encoder.safetensors",
+        "encoder.py",
+        "small_resnets.py",
+        "checkpoints",
+        "tensorboard",
+        "metrics.csv",
+        "curves.png",
+        "neighbours.png",
+        "tsne.png",
+    }
+    assert {path.name for path in whole.iterdir()} == expected
+    for figure in whole.glob("*.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert figure.stat().st_size > 5000
+    assert [path.name for path in sorted((whole / "checkpoints").iterdir())] == ["epoch-00002.pt", "epoch-00003.pt"]
+
+
+def test_the_record_says_what_happened(whole):
+    record = read_record(whole)
+    assert record.recipe["method"]["relation"] == "jaccard"
+    assert [entry["epoch"] for entry in record.history] == [1, 2, 3]
+    assert {"cosine1", "cosine2", "jaccard", "validation_knn_top1", "learning_rate", "seconds"} <= set(record.history[0])
+    assert record.images_passed == 3 * 4 * 64  # epochs, steps, views of a batch
+    assert {"knn_top1", "linear_top1", "effective_rank", "uniformity"} <= set(record.metrics)
+    assert "k=10, T=0.1" in record.protocols["knn"]
+    assert "128 training against 500 test images" in record.protocols["knn"]
+    assert record.data == record.data | {"train": 128, "held_out": 32, "test": 500, "classes": 10}
+    assert record.machine["precision"] in ("32-true", "bf16-mixed")
+    assert record.versions["torch"] == torch.__version__.partition("+")[0] or record.versions["torch"]
+    assert record.peak_memory > 100
+    assert (whole / "metrics.csv").read_text().count("\n") == 4
+
+
+def test_the_same_recipe_gives_the_same_weights(whole, tmp_path):
+    training.fit(TINY, tmp_path / "again", quiet=True)
+    assert_equal_weights(whole, tmp_path / "again")
+
+
+def assert_equal_weights(one: Path, other: Path) -> None:
+    a, b = (load_file(run / "encoder.safetensors") for run in (one, other))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_another_seed_gives_other_weights(whole, tmp_path):
+    training.fit(changed(TINY, train={"seed": 1, "epochs": 1}, evaluation={"every": 0}), tmp_path / "other", quiet=True)
+    a, b = (load_file(run / "encoder.safetensors") for run in (whole, tmp_path / "other"))
+    assert not torch.equal(a["conv1.weight"], b["conv1.weight"])
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_bits(whole, tmp_path):
+    """A child process is killed (SIGKILL) in the middle of the second epoch, then the run is resumed here."""
+    run, recipe = tmp_path / "killed", tmp_path / "recipe.yaml"
+    recipe.write_text(to_yaml(dataclasses.replace(TINY, evaluation=dataclasses.replace(TINY.evaluation, figures=True))))
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from relatum import recipe, training\n"
+        "from relatum.methods import MoCo\n"
+        "step = MoCo.after_step\n"
+        "def slow(self, progress):\n"  # six of twelve steps: the second of the second epoch
+        "    if progress > 0.49:\n"
+        "        print('now', flush=True)\n"
+        "        import time; time.sleep(600)\n"
+        "    step(self, progress)\n"
+        "MoCo.after_step = slow\n"
+        "training.fit(recipe.read(Path(sys.argv[1])), sys.argv[2], quiet=True)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(recipe), str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "now\n"
+        child.send_signal(signal.SIGKILL)
+    assert [path.name for path in (run / "checkpoints").glob("*.pt")] == ["epoch-00001.pt"]
+    assert not (run / "record.json").exists()
+    training.fit(training.from_yaml(recipe.read_text()), run, resume=True, quiet=True)
+    assert_equal_weights(whole, run)
+    ours, theirs = read_record(run), read_record(whole)
+    assert [e["jaccard"] for e in ours.history] == [e["jaccard"] for e in theirs.history]
+    assert ours.metrics == theirs.metrics
+    assert ours.images_passed == theirs.images_passed
+
+
+def test_a_run_folder_is_never_overwritten(whole):
+    before = (whole / "record.json").read_bytes()
+    with pytest.raises(FileExistsError, match=r"never overwritten.*--resume"):
+        training.fit(TINY, whole)
+    assert (whole / "record.json").read_bytes() == before
+
+
+def copy_of(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def test_resume_refuses_another_recipe(whole, tmp_path):
+    run = copy_of(whole, tmp_path)
+    with pytest.raises(ValueError, match=r"another recipe.*\n.*optim\.lr: 0\.001 -> 0\.5"):
+        training.fit(changed(training.from_yaml((run / "recipe.yaml").read_text()), optim={"lr": 0.5}), run, resume=True)
+
+
+def test_resume_refuses_a_damaged_checkpoint_and_names_the_one_before(whole, tmp_path):
+    run = copy_of(whole, tmp_path)
+    last = run / "checkpoints" / "epoch-00003.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"epoch-00003\.pt is damaged.*delete it, and epoch-00002\.pt"):
+        training.fit(training.from_yaml((run / "recipe.yaml").read_text()), run, resume=True)
+
+
+def test_resume_never_runs_code_from_a_checkpoint(whole, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    run = copy_of(whole, tmp_path)
+    torch.save({"recipe": Evil()}, run / "checkpoints" / "epoch-00003.pt")
+    with pytest.raises(ValueError, match="damaged"):
+        training.fit(training.from_yaml((run / "recipe.yaml").read_text()), run, resume=True)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
+        training.fit(TINY, tmp_path / "nothing", resume=True)
+
+
+def test_a_non_finite_loss_stops_with_term_step_and_checkpoint(tmp_path, monkeypatch):
+    losses = SimCLR.losses
+    calls = []
+
+    def poisoned(self, batch):
+        calls.append(None)
+        terms = losses(self, batch)
+        return {k: v * (float("nan") if len(calls) == 7 and k == "cosine2" else 1) for k, v in terms.items()}
+
+    monkeypatch.setattr(SimCLR, "losses", poisoned)
+    recipe = dataclasses.replace(TINY, method=options("simclr", relation="jaccard", alphas=(0.3, 0.3)))
+    with pytest.raises(training.NonFiniteLossError, match=r"'cosine2' is nan at step 7.*epoch-00001\.pt"):
+        training.fit(recipe, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_the_checkpoints_before(tmp_path, monkeypatch):
+    saved = torch.save
+
+    def full(content, path):
+        if content["epoch"] == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        saved(content, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"epoch-00002\.pt cannot be written.*No space left.*--resume"):
+        training.fit(TINY, tmp_path / "run", quiet=True)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00001.pt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_output_is_refused_before_training(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="cannot be written"):
+        training.fit(TINY, tmp_path / "run")
+
+
+def test_output_below_a_file_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        training.fit(TINY, tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (changed(TINY, data={"batch_size": 500}), "batch_size=500"),
+        (changed(TINY, evaluation={"knn": KNN(k=129)}), r"k=129.*training has 128.*at most 128"),
+        (changed(TINY, data={"source": "digitz"}), "did you mean digits"),
+        (changed(TINY, model={"name": "resnet21"}), "did you mean"),
+        (dataclasses.replace(TINY, method=options("kd")), r"'kd' needs a teacher.*--method\.teacher RUN"),
+    ],
+    ids=["batch", "neighbours", "source", "backbone", "teacher"],
+)
+def test_bad_settings_are_refused_before_training(recipe, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_train_epoch", lambda *args: pytest.fail("training began"))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        training.fit(recipe, tmp_path / "run", quiet=True)
+
+
+def test_two_processes_train_together(tmp_path):
+    """DistributedDataParallel on two processes: it ends, and both saw half of each batch."""
+    recipe = changed(TINY, train={"devices": 2, "epochs": 1}, evaluation={"every": 0})
+    recipe = dataclasses.replace(recipe, method=options("simclr"))
+    record = training.fit(recipe, tmp_path / "run", quiet=True)
+    assert record.machine["devices"] == 2
+    assert record.images_passed == 4 * 64
+    assert record.history[0]["cosine"] > 0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lars"])
+def test_optimisers_take_all_parameters_and_let_small_ones_not_decay(name):
+    prepared = prepare(TINY)
+    method = build(TINY, prepared)
+    optimizer = training.build_optimizer(method, Optim(name=name, weight_decay=0.1, decay_all=False))
+    given = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in given} == {id(p) for p in method.parameters() if p.requires_grad}
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] == 0.1) for p in group["params"])
+    everything = training.build_optimizer(method, Optim(name=name, weight_decay=0.1, decay_all=True))
+    assert [g["weight_decay"] for g in everything.param_groups] == [0.1, 0.0 if name == "lars" else 0.1]
+
+
+def test_supervised_then_distilled_from_the_run(tmp_path):
+    """A classifier's run folder is a teacher; one of other data is refused."""
+    short = {"train": {"epochs": 1}, "evaluation": {"every": 0}}
+    training.fit(changed(dataclasses.replace(TINY, method=options("supervised")), **short), tmp_path / "teacher", quiet=True)
+    kd = dataclasses.replace(TINY, method=options("kd", teacher=str(tmp_path / "teacher")))
+    record = training.fit(changed(kd, **short), tmp_path / "student", quiet=True)
+    assert {"top1", "calibration_error"} <= set(record.metrics)
+    prepared = prepare(TINY)
+    wrong = dataclasses.replace(prepared.source, mean=(0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match=r"trained with mean .* student"):
+        load_teacher(str(tmp_path / "teacher"), wrong, 16)
+    with pytest.raises(ValueError, match="trained with size 16"):
+        load_teacher(str(tmp_path / "teacher"), prepared.source, 32)
+
+
+def test_starting_from_another_runs_encoder(whole):
+    recipe = changed(TINY, model={"initial": str(whole)}, train={"seed": 5})
+    method = build(recipe, prepare(recipe))
+    trained = load_file(whole / "encoder.safetensors")
+    assert all(torch.equal(v, trained[k]) for k, v in method.backbone.model.state_dict().items())
+    with pytest.raises(ValueError, match=r"holds resnet8.*expected resnet14"):
+        build(changed(recipe, model={"name": "resnet14"}), prepare(recipe))
+
+
+def test_the_loader_gives_what_the_method_eats():
+    for name, views in (("simclr", 2), ("supervised", 1), ("cs-kd", 2)):
+        recipe = dataclasses.replace(TINY, method=options(name))
+        prepared = prepare(recipe)
+        batch = next(iter(build_loader(recipe, prepared, torch.device("cpu")).epoch(0)))
+        assert len(batch.views) == views
+        assert batch.labels.shape == (views, 32)
+
+
+def test_a_record_that_is_none_is_refused(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps({"speed": 3}))
+    with pytest.raises(ValueError, match="no record of Relatum"):
+        read_record(tmp_path)
+    with pytest.raises(FileNotFoundError, match="relatum train"):
+        read_record(tmp_path / "nowhere")
+
+
+def test_the_log_is_written_as_training_goes(whole):
+    events = list((whole / "tensorboard").glob("events*"))
+    assert len(events) == 1
+    assert events[0].stat().st_size > 500
+    assert time.time() - (whole / "metrics.csv").stat().st_mtime < 3600
