@@ -250,7 +250,9 @@ def _parse(kind: Any, command: str, args: Sequence[str], default: Any = None) ->
 
 def _recipe_argument(verb: str, args: Sequence[str]) -> "tuple[Recipe, Sequence[str]]":
     if not args or args[0].startswith("-"):
-        raise ValueError(f"`relatum {verb}` needs a recipe: relatum {verb} demo, for example; `relatum list` names all.")
+        raise ValueError(
+            f"`relatum {verb}` needs a recipe: relatum {verb} demo, for example; `relatum list` names all."
+        )
     from relatum import recipe
     from relatum.recipes import RECIPES
 

@@ -71,6 +71,12 @@ def prepare(recipe: Recipe) -> Prepared:
     prepared = Prepared(source, images, held_out)
     if METHODS[recipe.method.name].needs_labels:
         check_labels(images.labels, len(source.classes))
+    if getattr(data.view, "crop", "") == "pad" and source.size != data.view.size:
+        raise ValueError(
+            f"the view cuts windows of {data.view.size} pixels out of images of {source.size or 'many'} pixels, and "
+            f"evaluation would show whole images: choose --data.view.size {source.size or '224'}, or "
+            "--data.view.crop resized to scale the images."
+        )
     neighbours = recipe.evaluation.knn.k
     if prepared.labelled and neighbours > len(images):
         raise ValueError(
@@ -270,9 +276,7 @@ def measure(
         protocols["linear"] = f"{evaluation.linear}; {shared}"
         if backbone.num_classes:
             logits, labels = embeddings(logits_of(backbone), test_images, recipe, source, device, precision)
-            metrics |= accuracy(logits, labels) | {
-                "calibration_error": expected_calibration_error(logits, labels)
-            }
+            metrics |= accuracy(logits, labels) | {"calibration_error": expected_calibration_error(logits, labels)}
             protocols["classifier"] = (
                 f"the backbone's classifier, {where}, last epoch; calibration error of 15 bins, in percent"
             )

@@ -24,7 +24,12 @@ _CLASSIFIED = replace(
     _CONTRASTIVE,
     name="small-supervised",
     method=options("supervised"),
-    data=Data(source="cifar100", train_images=10_000, batch_size=129, view=ClassifierView(size=16, padding=2)),
+    data=Data(
+        source="cifar100",
+        train_images=10_000,
+        batch_size=129,
+        view=ClassifierView(size=16, crop="resized", min_scale=0.5),
+    ),
     optim=Optim(name="sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="one-cycle"),
 )
 

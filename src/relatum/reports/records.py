@@ -80,7 +80,9 @@ def find_records(paths: Iterable[Path]) -> list[Record]:
         inside = sorted(path.rglob("*.json")) if path.is_dir() else []
         records = [path] if path.is_file() else [p for p in inside if _holds_record(p)]
         if not records:
-            raise FileNotFoundError(f"there is no record in {path}; expected a run folder that `relatum train` finished.")
+            raise FileNotFoundError(
+                f"there is no record in {path}; expected a run folder that `relatum train` finished."
+            )
         found |= {p.resolve(): read_record(p) for p in records}
     return list(found.values())
 
