@@ -52,12 +52,14 @@ def violations(room: str, source: str) -> list[str]:
     found = []
     for name in imports(source):
         parts = name.split(".")
-        if parts[0] == "relatum" and len(parts) > 1 and any(parts[1] in rooms for rooms in FLOORS):
-            if floor(parts[1]) > floor(room):
-                found.append(f"{room} imports {name}, which is above it")
-        for library, rooms in DOORS.items():
-            if (name == library or name.startswith(library + ".")) and room not in rooms:
-                found.append(f"{room} imports {name}: only {', '.join(sorted(rooms)) or 'nobody'} may")
+        ours = parts[0] == "relatum" and len(parts) > 1 and any(parts[1] in rooms for rooms in FLOORS)
+        if ours and floor(parts[1]) > floor(room):
+            found.append(f"{room} imports {name}, which is above it")
+        found += [
+            f"{room} imports {name}: only {', '.join(sorted(rooms)) or 'nobody'} may"
+            for library, rooms in DOORS.items()
+            if f"{name}.".startswith(f"{library}.") and room not in rooms
+        ]
     return found
 
 

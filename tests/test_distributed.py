@@ -4,10 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from ranks import WORLD, Ranks
 
+from ranks import WORLD, Ranks
 from relatum.distributed import gather, rank, world_size
-from relatum.objectives import contrast_terms, debiased_loss, nt_xent, query_key_contrast, supcon_loss, two_view_contrast
+from relatum.objectives import (
+    contrast_terms,
+    debiased_loss,
+    nt_xent,
+    query_key_contrast,
+    supcon_loss,
+    two_view_contrast,
+)
 from relatum.relations import Cosine, Euclidean, Jaccard, Tanimoto, unit
 
 N, WIDTH = 6, 8  # images over all ranks, width of an embedding

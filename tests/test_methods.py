@@ -145,7 +145,7 @@ def teachers_of(method: Method) -> dict[str, torch.Tensor]:
     return teacher.network.state_dict() if teacher is not None else {}
 
 
-WITH_RELATION = [name for name in METHODS if "relation" in {f for f in options_of(name).__dataclass_fields__}]
+WITH_RELATION = [name for name in METHODS if "relation" in options_of(name).__dataclass_fields__]
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

@@ -66,9 +66,7 @@ def test_nt_xent(relation, temperature):
 def test_query_key_loss(relation, temperature):
     query, key, queue = random_unit(4), random_unit(4), random_unit(6)
     losses = [
-        naive_softmax_loss(
-            similarity(relation, q, k), [similarity(relation, q, n) for n in queue], temperature
-        )
+        naive_softmax_loss(similarity(relation, q, k), [similarity(relation, q, n) for n in queue], temperature)
         for q, k in zip(query, key)
     ]
     assert query_key_loss(query, key, queue, relation, temperature).item() == pytest.approx(sum(losses) / 4, rel=1e-9)
@@ -137,9 +135,7 @@ def test_triplet_loss_of_distances():
 @pytest.mark.parametrize("relation", [Jaccard(), Jaccard("signed")], ids=["clamped", "signed"])
 def test_jaccard_triplet_is_eq_2_and_jaccard_contrastive_is_eq_3(relation):
     query, positive, negative = random_unit(5), random_unit(5), random_unit(5)
-    expected = [
-        -similarity(relation, q, p) + similarity(relation, q, n) for q, p, n in zip(query, positive, negative)
-    ]
+    expected = [-similarity(relation, q, p) + similarity(relation, q, n) for q, p, n in zip(query, positive, negative)]
     assert jaccard_triplet_loss(query, positive, negative, relation).item() == pytest.approx(sum(expected) / 5)
     smooth = [
         naive_softmax_loss(similarity(relation, q, p), [similarity(relation, q, n) for n in negative], 1.0)

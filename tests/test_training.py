@@ -71,7 +71,9 @@ def test_the_record_says_what_happened(whole):
     record = read_record(whole)
     assert record.recipe["method"]["relation"] == "jaccard"
     assert [entry["epoch"] for entry in record.history] == [1, 2, 3]
-    assert {"cosine1", "cosine2", "jaccard", "validation_knn_top1", "learning_rate", "seconds"} <= set(record.history[0])
+    assert {"cosine1", "cosine2", "jaccard", "validation_knn_top1", "learning_rate", "seconds"} <= set(
+        record.history[0]
+    )
     assert record.images_passed == 3 * 4 * 64  # epochs, steps, views of a batch
     assert {"knn_top1", "linear_top1", "effective_rank", "uniformity"} <= set(record.metrics)
     assert "k=10, T=0.1" in record.protocols["knn"]
@@ -146,7 +148,9 @@ def copy_of(whole: Path, tmp_path: Path) -> Path:
 def test_resume_refuses_another_recipe(whole, tmp_path):
     run = copy_of(whole, tmp_path)
     with pytest.raises(ValueError, match=r"another recipe.*\n.*optim\.lr: 0\.001 -> 0\.5"):
-        training.fit(changed(training.from_yaml((run / "recipe.yaml").read_text()), optim={"lr": 0.5}), run, resume=True)
+        training.fit(
+            changed(training.from_yaml((run / "recipe.yaml").read_text()), optim={"lr": 0.5}), run, resume=True
+        )
 
 
 def test_resume_refuses_a_damaged_checkpoint_and_names_the_one_before(whole, tmp_path):
@@ -261,7 +265,9 @@ def test_optimisers_take_all_parameters_and_let_small_ones_not_decay(name):
 def test_supervised_then_distilled_from_the_run(tmp_path):
     """A classifier's run folder is a teacher; one of other data is refused."""
     short = {"train": {"epochs": 1}, "evaluation": {"every": 0}}
-    training.fit(changed(dataclasses.replace(TINY, method=options("supervised")), **short), tmp_path / "teacher", quiet=True)
+    training.fit(
+        changed(dataclasses.replace(TINY, method=options("supervised")), **short), tmp_path / "teacher", quiet=True
+    )
     kd = dataclasses.replace(TINY, method=options("kd", teacher=str(tmp_path / "teacher")))
     record = training.fit(changed(kd, **short), tmp_path / "student", quiet=True)
     assert {"top1", "calibration_error"} <= set(record.metrics)

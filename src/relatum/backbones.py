@@ -4,11 +4,13 @@ from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import timm
+import torch
 from jaxtyping import Float
 from timm.models.efficientnet import EfficientNet
 from timm.models.resnet import ResNet
 from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from relatum.small_resnets import SMALL_RESNETS
 from relatum.types import Features
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         embedding_dim: width of the embedding.
         stage_channels: channels of each stage, shallow to deep.
         stage_strides: image pixels for each pixel of a stage.
+        chunk: how many images `embed` encodes at a time in training; 0 for all at once.
 
     Raises:
         ValueError: for an unknown name, a stem that the family does not define, a model without staged features or
@@ -109,6 +112,7 @@ class Backbone(nn.Module):
         self.stem = stem
         self.num_classes = num_classes
         self.in_channels = in_channels
+        self.chunk = 0
 
         model: Any
         shrunk = 1
@@ -152,10 +156,20 @@ class Backbone(nn.Module):
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The embedding alone: what `forward` gives, and no map is kept for the stages.
 
+        In training with `chunk`, a chunk of images at a time keeps its embeddings only, and is computed again, with
+        the same randomness, when its gradient is due (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
+        under Memory Limited Setup"): exact for all networks but those whose output for an image depends on its batch.
+
         Raises:
             ValueError: as `forward`.
         """
         self._check(images)
+        if self.chunk and self.training and torch.is_grad_enabled():
+            chunks = images.split(self.chunk)
+            return torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
+        return self._embed(images)
+
+    def _embed(self, images: Tensor) -> Tensor:
         model: Any = self.model
         return model.forward_head(model.forward_features(images), pre_logits=True)
 

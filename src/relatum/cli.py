@@ -33,11 +33,18 @@ def train(args: Sequence[str]) -> None:
         """The run folder; runs/RECIPE, or the next free name beside it, if not given."""
         resume: bool = False
         """Go on from the last checkpoint of --run."""
+        profile: bool = False
+        """Write where the time of a step goes: profile.txt, and trace.json for a trace viewer."""
 
     chosen = _parse(Train, f"train {args[0]}", rest, Train(recipe))
     if chosen.resume and chosen.run is None:
         raise ValueError("--resume goes on with a run: name its folder with --run DIR.")
-    fit(chosen.recipe, chosen.run or _free(Path("runs") / chosen.recipe.name), resume=chosen.resume)
+    fit(
+        chosen.recipe,
+        chosen.run or _free(Path("runs") / chosen.recipe.name),
+        resume=chosen.resume,
+        profile=chosen.profile,
+    )
 
 
 def evaluate(args: Sequence[str]) -> None:
@@ -90,7 +97,8 @@ def embed(args: Sequence[str]) -> None:
 
     chosen = _parse(Embed, f"embed {run}", rest)
     recipe = _recipe_of(run)
-    source = sources.load(chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image)
+    # Streamed images keep the names of their files.
+    source = sources.load(chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image, resident="no")
     backbone, info = load_encoder(experiment.encoder_of(str(run)))
     source = replace(source, mean=info.mean, std=info.std)
     device = _device()
@@ -99,7 +107,7 @@ def embed(args: Sequence[str]) -> None:
         chosen.out,
         features=found.features.numpy(),
         labels=found.labels.numpy(),
-        names=np.array(source.train.names()),
+        names=np.array(source.train.names),
         classes=np.array(source.classes),
     )
     print(f"{len(found.labels)} images, {found.features.shape[1]} features each, in {chosen.out}")
@@ -139,20 +147,24 @@ def table(args: Sequence[str]) -> None:
     import tyro
 
     from relatum.reports.records import find_records
-    from relatum.reports.tables import comparison
+    from relatum.reports.tables import comparison, filled
 
     @dataclass(frozen=True)
     class Table:
         runs: tyro.conf.Positional[tuple[Path, ...]]
         """Run folders, records, or folders that hold them."""
         out: Path | None = None
-        """Write the table there; print it if not given."""
+        """Write the table there."""
+        into: Path | None = None
+        """Put the table into this text, between its lines `<!-- relatum table RUNS -->` and `<!-- end -->`."""
 
     chosen = _parse(Table, "table", args)
     text = comparison(find_records(chosen.runs))
     if chosen.out:
         chosen.out.write_text(text)
-    else:
+    if chosen.into:
+        chosen.into.write_text(filled(chosen.into.read_text(), " ".join(map(str, chosen.runs)), text))
+    if not (chosen.out or chosen.into):
         print(text, end="")
 
 
@@ -245,7 +257,8 @@ def _parse(kind: Any, command: str, args: Sequence[str], default: Any = None) ->
 
     # A recipe has decided which method and view it is of: the command line changes their fields.
     given = {} if default is None else {"default": default}
-    return tyro.cli(tyro.conf.AvoidSubcommands[kind], prog=f"relatum {command}", args=list(args), **given)
+    only: Any = tyro.conf.AvoidSubcommands
+    return tyro.cli(only[kind], prog=f"relatum {command}", args=list(args), **given)
 
 
 def _recipe_argument(verb: str, args: Sequence[str]) -> "tuple[Recipe, Sequence[str]]":

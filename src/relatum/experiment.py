@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from relatum.backbones import Backbone
 from relatum.data import pairing, sources
-from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.images import Images, check_labels, first, split
+from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.sources import Source
 from relatum.data.views import EvaluationView
 from relatum.evaluation.classification import accuracy, expected_calibration_error

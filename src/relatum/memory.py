@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -25,10 +25,16 @@ class MomentumCopy(nn.Module):
         self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
 
     @torch.no_grad()
+    def project(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The projections of images, by a copied backbone and projector."""
+        backbone, projector = cast(tuple[Any, Any], tuple(self.networks))
+        return projector(backbone.embed(images))
+
+    @torch.no_grad()
     def update(self, *networks: nn.Module, momentum: float) -> None:
         """Move towards `networks`; `momentum` in [0, 1], 1 stands still."""
-        source = [parameter for network in networks for parameter in network.parameters()]
-        torch._foreach_lerp_(list(self.networks.parameters()), source, 1 - momentum)
+        source: list[Tensor] = [parameter for network in networks for parameter in network.parameters()]
+        torch._foreach_lerp_(list[Tensor](self.networks.parameters()), source, 1 - momentum)
 
 
 class Queue(nn.Module):

@@ -33,8 +33,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
             return function(
-                *(at_least_float32(a) for a in args),  # type: ignore[arg-type]
-                **{k: at_least_float32(v) for k, v in kwargs.items()},  # type: ignore[arg-type]
+                *(at_least_float32(a) for a in args),
+                **{k: at_least_float32(v) for k, v in kwargs.items()},
             )
 
     return wrapped

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import pydantic
@@ -71,7 +71,7 @@ def options_of(name: str) -> type:
     members: list[Any] = [("name", Annotated[Literal[name], tyro.conf.Fixed], name)]
     for parameter in inspect.signature(method.__init__).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in SUPPLIED:
-            kind = Annotated[_plain(hints[parameter.name]), tyro.conf.arg(help=described.get(parameter.name))]
+            kind: Any = Annotated[_plain(hints[parameter.name]), tyro.conf.arg(help=described.get(parameter.name))]
             members.append((parameter.name, kind, _default(parameter)))
     made = dataclasses.make_dataclass(f"{method.__name__}Options", members, frozen=True)
     made.__doc__ = text.short_description
@@ -91,11 +91,11 @@ def options(name: str, **chosen: Any) -> Any:
     return options_of(name)(**chosen)
 
 
-MethodOptions = Annotated[
+MethodOptions: Any = Annotated[
     Union[tuple(options_of(name) for name in METHODS)],  # noqa: UP007 - made at run time
     pydantic.Field(discriminator="name"),
 ]
-ViewOptions = ContrastiveView | ClassifierView
+ViewOptions: TypeAlias = Annotated[ContrastiveView | ClassifierView, pydantic.Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,11 @@ class Train:
     """Share batch statistics among devices."""
     compile: bool = False
     """Compile the backbone with torch.compile."""
+    chunk: int = 0
+    """Encode this many images at a time and compute them again for the gradient: the memory of a chunk is enough for a
+    batch of any size, for one more forward pass. 0 encodes the batch at once."""
+    chunk_batchnorm: bool = False
+    """Allow chunks of a backbone with batch normalisation: its statistics are then those of each chunk."""
     log_every: int = 20
     """Steps between two looks at the loss: each look waits for the device."""
 
@@ -204,6 +209,10 @@ class Evaluation:
     """Linear probe on frozen features."""
     baselines: bool = False
     """Measure k-NN on raw pixels and on the untrained encoder too."""
+    linear_augmented: bool = False
+    """A linear probe on augmented images too: as many passes through the training images as it has epochs."""
+    stages: bool = False
+    """k-NN on the pooled features of every stage, and stages.png with a map of each."""
     figures: bool = True
     """Draw neighbours.png and tsne.png."""
     batch_size: int = 500
@@ -216,7 +225,7 @@ class Recipe:
 
     name: str
     """What it is called; the default run folder has this name."""
-    method: MethodOptions  # type: ignore[valid-type]
+    method: MethodOptions
     """The method and its options."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
@@ -230,6 +239,7 @@ class Recipe:
             ("train.devices", self.train.devices, 1),
             ("train.log_every", self.train.log_every, 1),
             ("train.threads", self.train.threads, 0),
+            ("train.chunk", self.train.chunk, 0),
             ("data.batch_size", self.data.batch_size, 1),
             ("data.workers", self.data.workers, 0),
             ("evaluation.every", self.evaluation.every, 0),

@@ -14,14 +14,16 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.profiler import record_function
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -59,7 +61,7 @@ class NonFiniteLossError(RuntimeError):
     """A loss term became infinite, or not a number."""
 
 
-def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, quiet: bool = False) -> Record:
+def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool = False, quiet: bool = False) -> Record:
     """Train as the recipe says, measure, and leave everything in a run folder.
 
     The folder holds `recipe.yaml`, `record.json`, `encoder.safetensors` (with the script that loads it),
@@ -69,6 +71,7 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, quiet: bool = 
         recipe: everything that decides the run.
         run: the folder; it must not exist, unless `resume`.
         resume: go on from the last checkpoint of the folder.
+        profile: write where the time of the first steps goes: `profile.txt`, and `trace.json` for a trace viewer.
         quiet: no progress bar and no lines.
 
     Raises:
@@ -88,11 +91,11 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, quiet: bool = 
         precision=_precision(recipe),
     )
     # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
-    fabric.launch(_run, to_dict(recipe), str(run), resume, quiet)
+    fabric.launch(cast(Any, _run), to_dict(recipe), str(run), resume, profile, quiet)
     return read_record(run)
 
 
-def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, quiet: bool) -> None:
+def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, profile: bool, quiet: bool) -> None:
     recipe, run = from_dict(tree), Path(folder)
     quiet = quiet or fabric.global_rank > 0
     if recipe.train.threads:
@@ -104,7 +107,9 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, qui
     method = experiment.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    method = method.to(device=device, memory_format=torch.channels_last)
+    method = method.to(device).to(memory_format=torch.channels_last)
+    if recipe.train.chunk:
+        _encode_in_chunks(method, recipe)
     if recipe.train.compile:
         method.backbone.model.compile()
     optimizer = build_optimizer(method, recipe.optim)
@@ -118,7 +123,10 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, qui
     writer = SummaryWriter(run / "tensorboard") if fabric.global_rank == 0 else None
     for epoch in range(state["epoch"], recipe.train.epochs):
         start = time.perf_counter()
-        entry = _train_epoch(epoch, fabric, recipe, learner, method, optimizer, loader, run, writer, quiet)
+        with _profiler(run) if profile and epoch == state["epoch"] else nullcontext() as profiler:
+            entry = _train_epoch(
+                epoch, fabric, recipe, learner, method, optimizer, loader, run, writer, profiler, quiet
+            )
         seconds = time.perf_counter() - start
         state["seconds"] += seconds
         state["images_passed"] += entry.pop("images")
@@ -146,6 +154,7 @@ def _train_epoch(
     loader: Any,
     run: Path,
     writer: SummaryWriter | None,
+    profiler: Any,
     quiet: bool,
 ) -> dict[str, float]:
     """One pass. Returns the mean of each loss term, the learning rate, and the images that passed the backbone."""
@@ -154,7 +163,9 @@ def _train_epoch(
     sums: dict[str, float] = {}
     window: list[Tensor] = []  # the loss terms since the last look: a look waits for the device
     images, rate, names = 0, 0.0, []
-    bar = tqdm(loader.epoch(epoch), total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=quiet, unit="step")
+    bar = tqdm(
+        _labelled(loader.epoch(epoch)), total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=quiet, unit="step"
+    )
     for step, batch in enumerate(bar):
         at = epoch * steps + step
         rate = optim.lr * learning_rate(
@@ -167,13 +178,19 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(seed_of(recipe.train.seed, epoch, step, fabric.global_rank))
-        terms = learner(batch)
-        fabric.backward(sum(terms.values()))
-        if optim.clip:
-            fabric.clip_gradients(learner, optimizer, max_norm=optim.clip, error_if_nonfinite=False)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step((at + 1) / total_steps)
+        with record_function("relatum: forward and losses"):
+            terms = learner(batch)
+        with record_function("relatum: backward"):
+            fabric.backward(sum(terms.values()))
+        with record_function("relatum: optimiser"):
+            if optim.clip:
+                fabric.clip_gradients(learner, optimizer, max_norm=optim.clip, error_if_nonfinite=False)
+            optimizer.step()
+            optimizer.zero_grad()
+        with record_function("relatum: after the step"):
+            method.after_step((at + 1) / total_steps)
+        if profiler is not None:
+            profiler.step()
         images += sum(len(view) for view in batch.views) * fabric.world_size
         names = list(terms)
         window.append(torch.stack([term.detach().float() for term in terms.values()]))
@@ -191,6 +208,34 @@ def _train_epoch(
     return {name: value / steps for name, value in sums.items()} | {"learning_rate": rate, "images": images}
 
 
+def _labelled(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; a profile shows what they cost."""
+    while True:
+        with record_function("relatum: loading and views"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _profiler(run: Path) -> torch.profiler.profile:
+    """Of five steps, after three that warm up; it writes its files when the fifth is done."""
+
+    def write(profile: torch.profiler.profile) -> None:
+        parts = profile.key_averages()
+        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        ours = [part for part in parts if part.key.startswith("relatum: ")]
+        total = sum(part.cpu_time_total for part in ours)
+        lines = [f"{part.cpu_time_total / total:6.1%}  {part.key}" for part in ours]
+        text = "\n".join(["parts of a step, by processor time:", *sorted(lines, reverse=True), ""])
+        write_atomically(run / "profile.txt", text + parts.table(sort_by=key, row_limit=30))
+        profile.export_chrome_trace(str(run / "trace.json"))
+
+    return torch.profiler.profile(
+        schedule=torch.profiler.schedule(wait=1, warmup=2, active=5, repeat=1), on_trace_ready=write
+    )
+
+
 def _refuse_non_finite(losses: Float[Tensor, "steps terms"], names: list[str], first_step: int, run: Path) -> None:
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
@@ -203,6 +248,20 @@ def _refuse_non_finite(losses: Float[Tensor, "steps terms"], names: list[str], f
         )
 
 
+def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
+    """Let the backbone encode in chunks, if the user knows what that changes."""
+    size, allowed = recipe.train.chunk, recipe.train.chunk_batchnorm
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.backbone.modules()):
+        changes = (
+            f"{recipe.model.name} has batch normalisation: in chunks of {size} its statistics are those of each chunk, "
+            "and its running statistics move twice a step. This is another computation than that of the whole batch"
+        )
+        if not allowed:
+            raise ValueError(f"{changes}. Ask for it with --train.chunk-batchnorm, or leave --train.chunk out.")
+        log.warning("%s.", changes)
+    method.backbone.chunk = size
+
+
 def _precision(recipe: Recipe) -> Any:
     if recipe.train.precision != "auto":
         return recipe.train.precision
@@ -212,7 +271,7 @@ def _precision(recipe: Recipe) -> Any:
 
 def _processor_has_bf16() -> bool:
     """Whether bfloat16 is computed, not emulated: with emulation it is several times slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("amx_bf16", "avx512_bf16", "bf16")
     if capabilities:
         return any(bool(capabilities.get(name)) for name in names)

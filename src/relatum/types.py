@@ -1,7 +1,8 @@
-"""The nouns that every module shares: what a method eats, and what a backbone gives. No logic."""
+"""The nouns that every module shares: what a method eats, and what a backbone gives."""
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,7 +19,14 @@ class Batch(NamedTuple):
 
     views: tuple[Float[Tensor, "n c h w"], ...]
     labels: Int[Tensor, "v n"]
-    index: Int[Tensor, "v n"]
+    index: Int[Tensor, "v n"]  # type: ignore[assignment]  # tuple.index, which nobody calls on a batch
+
+    @staticmethod
+    def unlabelled(*views: Float[Tensor, "n c h w"]) -> "Batch":
+        """Views without classes, their images numbered from 0: enough for methods that need no labels."""
+        shape = (len(views), len(views[0]))
+        device = views[0].device
+        return Batch(views, torch.full(shape, -1, device=device), torch.arange(shape[1], device=device).expand(shape))
 
 
 class Features(NamedTuple):

@@ -33,6 +33,11 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def names(self) -> list[str]:
+        """What errors and tables call each image: its number, since arrays have no names."""
+        return [str(i) for i in range(len(self))]
+
     def read(self, i: int) -> UInt8[Tensor, "c h w"]:
         """Image number `i`."""
         return self.images[i]
@@ -74,6 +79,11 @@ class StreamedImages:
         if self.boxes is not None:
             image = image.crop(tuple(self.boxes[i].tolist()))
         return image if self.size is None else fit(image, self.size)
+
+    @property
+    def names(self) -> list[str]:
+        """What errors and tables call each image: its file, or its row."""
+        return [self.encoded[row][0] for row in self.rows.tolist()]
 
     def read(self, i: int) -> UInt8[Tensor, "3 h w"]:
         """`picture(i)` as a tensor."""

@@ -174,6 +174,7 @@ class ContrastiveView(RandomView):
             deviation 0.1 to 2 pixels and a kernel of a tenth of the image; solarisation inverts what is >= 0.5.
     """
 
+    kind: Literal["contrastive"] = "contrastive"
     min_scale: float = 0.08
     strength: float = 0.5
     jitter_probability: float = 0.8
@@ -228,6 +229,7 @@ class ClassifierView(RandomView):
             that it may leave it (DeVries & Taylor 2017).
     """
 
+    kind: Literal["classifier"] = "classifier"
     crop: Literal["pad", "resized"] = "pad"
     padding: int = 4
     min_scale: float = 0.08

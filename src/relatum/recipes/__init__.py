@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from relatum.recipe import Recipe
+from relatum.recipes import distill
 from relatum.recipes.contrastive import (
     cifar_byol,
     cifar_debiased,
@@ -14,6 +15,7 @@ from relatum.recipes.contrastive import (
     cifar_supcon,
 )
 from relatum.recipes.demo import demo
+from relatum.recipes.distill import SETTINGS
 from relatum.recipes.small import (
     small_corsd,
     small_corsd_jaccard,
@@ -42,6 +44,33 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "simsiam": cifar_simsiam,
     "debiased": cifar_debiased,
     "supcon": cifar_supcon,
+    "supervised": distill.supervised,
+    "label-smoothing": distill.label_smoothing,
+    "teacher": distill.teacher,
+    "kd": distill.kd,
+    "fitnet": distill.fitnet,
+    "at": distill.at,
+    "sp": distill.sp,
+    "rkd": distill.rkd,
+    "cc": distill.cc,
+    "dml": distill.dml,
+    "sd": distill.sd,
+    "cs-kd": distill.cs_kd,
+    "tf-kd": distill.tf_kd,
+    "tf-kd-virtual": distill.tf_kd_virtual,
+    "ps-kd": distill.ps_kd,
+    "corsd": distill.corsd,
+    "corsd-paper-widths": distill.corsd_paper_widths,
+    "corsd-l2": distill.corsd_l2,
+    "corsd-jaccard": distill.corsd_jaccard,
+    "relation-l2": distill.relation_l2,
+    "corsd-rn": distill.corsd_rn,
+    "corsd-rn-ac": distill.corsd_rn_ac,
+    "corsd-ld": distill.corsd_ld,
+    "imagenet-supervised": distill.imagenet_supervised,
+    "imagenet-corsd": distill.imagenet_corsd,
+    "cub200-supervised": distill.cub200_supervised,
+    "cub200-corsd": distill.cub200_corsd,
     "small-simclr": small_simclr,
     "small-simclr-jaccard": small_simclr_jaccard,
     "small-simclr-jaccard-alone": small_simclr_jaccard_alone,
@@ -59,3 +88,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "small-tf-kd-virtual": small_tf_kd_virtual,
 }
 """Every recipe by the name that the command line uses."""
+
+__all__ = ["RECIPES", "SETTINGS"]

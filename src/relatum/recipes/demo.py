@@ -18,9 +18,10 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         method=options("simclr", relation="jaccard", temperature=0.2),
-        model=Model(name="resnet20", stem="cifar"),
-        data=Data(source="digits", validation=0.1, batch_size=128, view=ContrastiveView(size=32)),
-        optim=Optim(name="adam", lr=1e-3, weight_decay=0.0, schedule="cosine"),
-        train=Train(epochs=30),
+        model=Model(name="resnet8"),
+        # Mirrored digits are no digits, and a crop must show enough of one to be told from another.
+        data=Data(source="digits", batch_size=64, view=ContrastiveView(size=32, min_scale=0.35, flip=0.0)),
+        optim=Optim(name="adam", lr=3e-3, weight_decay=0.0, schedule="cosine"),
+        train=Train(epochs=20),
         evaluation=Evaluation(knn=KNN(k=20), baselines=True),
     )

@@ -59,6 +59,19 @@ def comparison(records: Sequence[Record]) -> str:
     return "\n".join([*lines, "", *(f"- {text}" for text in protocols)]) + "\n"
 
 
+def filled(text: str, runs: str, table: str) -> str:
+    """`text` with `table` between `<!-- relatum table RUNS -->` and the next `<!-- end -->`.
+
+    Raises:
+        ValueError: for a text without that place.
+    """
+    start, end = f"<!-- relatum table {runs} -->\n", "<!-- end -->"
+    if start not in text or end not in text.partition(start)[2]:
+        raise ValueError(f"there is no place for the table: expected the lines {start.strip()} and {end} in the text.")
+    before, _, rest = text.partition(start)
+    return f"{before}{start}{table}{end}{rest.partition(end)[2]}"
+
+
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""

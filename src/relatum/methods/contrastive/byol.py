@@ -56,9 +56,7 @@ class BYOL(Method):
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         # Each view has batch statistics of its own, as in the authors' code: without negatives it matters.
         predictions = [self.predictor(self.projector(self.backbone.embed(view))) for view in batch.views]
-        with torch.no_grad():
-            backbone, projector = self.copy.networks
-            targets = [projector(backbone.embed(view)) for view in reversed(batch.views)]
+        targets = [self.copy.project(view) for view in reversed(batch.views)]
         alike = self.relation.matched(torch.cat(predictions), torch.cat(targets))
         return {"prediction": 2 * (2 - 2 * alike.mean())}
 

@@ -97,15 +97,13 @@ class MoCo(Method):
 
     @torch.no_grad()
     def _keys(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        backbone, projector = self.copy.networks
         if self.key_splits == 1:
-            return projector(backbone.embed(images))
+            return self.copy.project(images)
         if len(images) % self.key_splits:
             raise ValueError(
                 f"a batch of {len(images)} images cannot be split in key_splits={self.key_splits} equal groups; choose "
                 "a divisor of the batch size, or 1 to turn the shuffling off."
             )
         order = torch.randperm(len(images), device=images.device)
-        groups = images[order].chunk(self.key_splits)
-        keys = torch.cat([projector(backbone.embed(group)) for group in groups])
+        keys = torch.cat([self.copy.project(group) for group in images[order].chunk(self.key_splits)])
         return torch.empty_like(keys).index_copy_(0, order, keys)

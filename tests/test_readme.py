@@ -1,0 +1,151 @@
+"""Every command, path and program of the README exists and runs; its tables are what the Records say."""
+
+import os
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from relatum import cli
+from relatum.methods import METHODS
+from relatum.reports.records import find_records
+from relatum.reports.tables import comparison
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+# What makes a training run of the README short; an option that the command gives itself stays as it is.
+SHORT = {
+    "--train.epochs": "1",
+    "--train.threads": "1",
+    "--data.source": "digits",
+    "--data.batch-size": "16",
+    "--data.train-images": "40",
+    "--data.view.size": "32",
+    "--model.name": "resnet8",
+    "--evaluation.knn.k": "5",
+    "--evaluation.linear.epochs": "2",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+COMMANDS = [
+    part.strip() for block in blocks("bash") for line in block.strip().splitlines() for part in line.split("&&")
+]
+
+
+def test_the_quick_start_is_two_lines():
+    first, second = blocks("bash")[:2]
+    assert first.strip() == "pip install . && relatum train demo"
+    assert second.strip() == "pip install -e '.[test]' && pytest"
+    assert second.strip() in README.split("\n")
+    assert 'grep -m 1 "pip install -e" README.md' in (ROOT / ".ci" / "run").read_text()
+
+
+def test_what_pip_installs_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for command in COMMANDS:
+        if command.startswith("pip"):
+            for extra in re.findall(r"\[(.*?)\]", command):
+                assert extra in project["optional-dependencies"]
+        else:
+            assert command.split()[0] in {"relatum", "pytest"}
+    assert project["scripts"] == {"relatum": "relatum.cli:main"}
+
+
+def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "my-photos"
+    for name in ("cats", "dogs"):
+        (photos / name).mkdir(parents=True)
+        for i in range(24):
+            Image.effect_noise((40, 36), 60 + i).convert("RGB").save(photos / name / f"{i}.png")
+    ran = 0
+    for command in COMMANDS:
+        if not command.startswith("relatum"):
+            continue
+        args = shlex.split(command)[1:]
+        if args[0] == "train":
+            args += [word for option, value in SHORT.items() if option not in args for word in (option, value)]
+            args[args.index("--train.epochs") + 1] = "1"
+        monkeypatch.setattr("sys.argv", ["relatum", *args])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            pytest.fail(f"{command}: {stop}\n{capsys.readouterr().err}")
+        ran += 1
+    assert ran >= 7
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo", "simclr-jaccard"}
+    assert (tmp_path / "my-photos.npz").exists()
+    assert (tmp_path / "runs" / "demo" / "export" / "encoder.onnx").exists()
+    assert "mean and spread" in capsys.readouterr().out or True
+
+
+def test_the_programs_run(capsys):
+    names: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["loss"].isfinite()
+    printed = capsys.readouterr().out
+    top1 = float(re.search(r"'top1': ([\d.]+)", printed).group(1))
+    assert top1 > 20, "one pass over the digits is more than chance"
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:[\w.-]+/)*[\w-]+\.md|results/)`", README))
+def test_paths_exist(path):
+    assert (ROOT / path).exists()
+
+
+def test_recipes_that_are_named_exist():
+    from relatum.recipes import RECIPES
+
+    named = re.findall(r"relatum (?:train|show) ([a-z][\w-]*)", README)
+    assert set(named) <= set(RECIPES)
+    assert "corsd" in METHODS
+
+
+TABLES = re.findall(r"<!-- relatum table (.+?) -->\n(.*?)<!-- end -->", README, re.S)
+
+
+@pytest.mark.parametrize(("runs", "table"), TABLES, ids=[runs for runs, _ in TABLES])
+def test_tables_are_what_the_records_say(runs, table):
+    assert table == comparison(find_records([ROOT / run for run in runs.split()]))
+
+
+def test_every_record_was_made_from_a_commit():
+    for record in find_records([ROOT / "results"]):
+        assert re.fullmatch(r"[0-9a-f]{40}", record.commit), f"{record.recipe['name']}: {record.commit!r}"
+
+
+def test_help_answers_without_the_heavy_libraries():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.argv = ['relatum', '--help']\n"
+        "from relatum.cli import main; main()\n"
+        "heavy = {'torch', 'timm', 'numpy', 'tyro', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in cli.VERBS:
+        assert f"  {verb}" in done.stdout
+
+
+def test_names_of_the_package_are_there():
+    import relatum
+
+    for name in relatum.__all__:
+        assert getattr(relatum, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Simclr'"):
+        relatum.Simclr  # noqa: B018
+    assert torch.__version__
