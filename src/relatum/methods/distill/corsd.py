@@ -132,6 +132,7 @@ class CORSD(Method):
 
     pairing: ClassVar[Pairing] = "triples"
     needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class RelationL2(Method):
 
     pairing: ClassVar[Pairing] = "triples"
     needs_labels: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, *, beta: float = 0.01) -> None:
         super().__init__(backbone)
