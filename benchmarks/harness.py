@@ -26,15 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.report import render
+
 from relatum.reports import records
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("lightly", "pytorch-metric-learning", "kornia", "torchdistill")
 
-Job = Callable[[], Mapping[str, float] | None]
-"""One run of a side. What it returns must agree with the first side's, within the tolerance of the case."""
+Outcome = Callable[[], Mapping[str, float]]
+Job = Callable[[], Outcome | None]
+"""One run of a side. What it returns tells, when asked outside the measured time, numbers in which all sides agree."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Case:
         sides: name -> a function that makes the side's job: data, networks, and a warm-up of the libraries, none of
             which is measured. A side that raises is reported with its error; so is one whose library is missing.
         targets: what was asked for.
-        tolerance: the largest relative difference of what the jobs return.
+        tolerance: the largest relative difference of the jobs' outcomes.
         quantities: side -> more numbers of which ratios are made, each named with its unit.
         facts: side -> numbers that stand for themselves.
         environment: variables of the processes.
@@ -106,7 +107,7 @@ def turns(names: Sequence[str], repeats: int) -> list[list[str]]:
 def time_in_turns(
     jobs: Mapping[str, Job], repeats: int, wait: Callable[[], object] = lambda: None
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each repeat of each job, what its first run returned, or the error that it raised.
+    """Seconds of each repeat of each job, the outcome of its first run, or the error that it raised.
 
     Args:
         jobs: name -> job.
@@ -130,7 +131,7 @@ def time_in_turns(
                 found[name]["seconds"].append(time.perf_counter() - start)
                 found[name]["cpu_seconds"].append(time.process_time() - busy)
             else:
-                found[name]["outcome"] = dict(outcome or {})
+                found[name]["outcome"] = dict(outcome()) if outcome else {}
     return found
 
 

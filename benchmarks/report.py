@@ -162,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     files = sorted(args.results.glob("*.json"))
     if not files:
-        raise FileNotFoundError(f"there is no JSON in {args.results}; run a benchmark first: python -m benchmarks.views")
+        raise FileNotFoundError(
+            f"there is no JSON in {args.results}; run a benchmark first: python -m benchmarks.views"
+        )
     args.out.write_text(render([json.loads(file.read_text()) for file in files]))
     print(f"{args.out}: {len(files)} benchmark(s)")
 

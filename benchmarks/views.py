@@ -1,26 +1,15 @@
-"""Contrastive views per second: Relatum's batched view against torchvision's per-image pipeline on Pillow images.
-
-Both make the same augmentation (random resized crop, mirroring, colour jitter in random order, grey, normalisation)
-of the same images, in one process, on the same cores, in turns; the ratio is the median over the turns. The
-per-image pipeline starts from decoded images and ends with the stacked batch: no worker, no file is in its time.
-
-    python benchmarks/views.py --size 32 --batch 512
-    python benchmarks/views.py --size 32 --batch 512 --compile --parquet train-00000-of-00002.parquet
-"""
+"""Contrastive views: Relatum's batched view beside per-image pipelines and kornia's batches."""
 
 import argparse
 import io
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
-import torchvision
+from benchmarks.harness import Benchmark, Case, Job, Target, run
 from torch import Tensor
 from torchvision import transforms
 
@@ -29,6 +18,7 @@ from relatum.data.views import ContrastiveView
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 
+@cache
 def synthetic_images(count: int, size: int) -> list[PIL.Image.Image]:
     """Smooth random colours: the cost of a view does not depend on what is in the image."""
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -37,6 +27,7 @@ def synthetic_images(count: int, size: int) -> list[PIL.Image.Image]:
     return [PIL.Image.fromarray(image) for image in pixels]
 
 
+@cache
 def parquet_images(path: Path, count: int, size: int) -> list[PIL.Image.Image]:
     """The first images of a Parquet file in the Hugging Face layout, brought to `size x size`."""
     import pyarrow.parquet
@@ -48,11 +39,37 @@ def parquet_images(path: Path, count: int, size: int) -> list[PIL.Image.Image]:
     return [image.resize((size, size), PIL.Image.Resampling.BICUBIC) for image in images]
 
 
-def torchvision_pipeline(view: ContrastiveView) -> transforms.Compose:
-    """The same augmentation as `view` in torchvision, for one Pillow image."""
+def images_of(args: argparse.Namespace) -> list[PIL.Image.Image]:
+    if args.parquet:
+        return parquet_images(args.parquet, args.batch, args.size)
+    return synthetic_images(args.batch, args.size)
+
+
+def pixels_of(args: argparse.Namespace) -> Tensor:
+    """The same images as uint8 "n c h w" on the device."""
+    stacked = np.stack([np.asarray(image) for image in images_of(args)])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous().to(args.device)
+
+
+def discarding(make: Callable[[], Tensor]) -> Job:
+    def job() -> None:
+        make()
+
+    return job
+
+
+def relatum(args: argparse.Namespace, compiled: bool = False) -> Job:
+    view: Callable[..., Tensor] = ContrastiveView(size=args.size)
+    view = torch.compile(view) if compiled else view
+    pixels, generator = pixels_of(args), torch.Generator(args.device).manual_seed(0)
+    return discarding(lambda: view(pixels, MEAN, STD, generator))
+
+
+def torchvision(args: argparse.Namespace) -> Job:
+    view, images = ContrastiveView(size=args.size), images_of(args)
     s = view.strength
     jitter = transforms.ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
-    return transforms.Compose(
+    pipeline = transforms.Compose(
         [
             transforms.RandomResizedCrop(view.size, scale=(view.min_scale, 1)),
             transforms.RandomHorizontalFlip(view.flip),
@@ -62,82 +79,64 @@ def torchvision_pipeline(view: ContrastiveView) -> transforms.Compose:
             transforms.Normalize(MEAN, STD),
         ]
     )
+    return discarding(lambda: torch.stack([pipeline(image) for image in images]))
 
 
-def measure(variants: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
-    """Wall seconds of each variant, taken in turns after one turn to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(repeats + 1):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def kornia(args: argparse.Namespace) -> Job:
+    from kornia import augmentation as K
+
+    view, pixels = ContrastiveView(size=args.size), pixels_of(args)
+    s = view.strength
+    pipeline = torch.nn.Sequential(
+        K.RandomResizedCrop((view.size, view.size), scale=(view.min_scale, 1.0), cropping_mode="resample"),
+        K.RandomHorizontalFlip(p=view.flip),
+        K.ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=view.jitter_probability),
+        K.RandomGrayscale(p=view.grayscale),
+        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
+    ).to(args.device)
+    return discarding(lambda: pipeline(pixels.float() / 255))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of images and views")
     parser.add_argument("--batch", type=int, default=512, help="images in a batch")
-    parser.add_argument("--repeats", type=int, default=7, help="turns to take the median of, at least 5")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the batched view")
-    parser.add_argument("--device", default="cpu", help="device of the batched view")
     parser.add_argument("--compile", action="store_true", help="time the compiled view too")
     parser.add_argument("--parquet", type=Path, help="real images; else synthetic ones")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmark-views.json"))
-    args = parser.parse_args()
-    if args.repeats < 5:
-        parser.error(f"--repeats is {args.repeats}: expected at least 5, for a median")
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
 
-    view = ContrastiveView(size=args.size)
-    if args.parquet:
-        images = parquet_images(args.parquet, args.batch, args.size)
-    else:
-        images = synthetic_images(args.batch, args.size)
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
-    pixels = pixels.contiguous().to(args.device)
-    generator = torch.Generator(args.device).manual_seed(0)
-    pipeline = torchvision_pipeline(view)
-    variants = {
-        "torchvision": lambda: torch.stack([pipeline(image) for image in images]),
-        "relatum": lambda: view(pixels, MEAN, STD, generator),
+
+def cases(args: argparse.Namespace) -> dict[str, Case]:
+    sides = {
+        "relatum": lambda: relatum(args),
+        "torchvision, image by image": lambda: torchvision(args),
+        "kornia": lambda: kornia(args),
     }
     if args.compile:
-        compiled = torch.compile(view)
-        variants["relatum-compiled"] = lambda: compiled(pixels, MEAN, STD, generator)
-
-    seconds = measure(variants, args.repeats)
-    baseline = seconds["torchvision"]
-    report = {
-        "size": args.size,
-        "batch": len(images),
-        "threads": args.threads,
-        "device": torch.cuda.get_device_name() if pixels.is_cuda else platform.processor() or platform.machine(),
-        "images": args.parquet.name if args.parquet else "synthetic",
-        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-        "variants": {
-            name: {
-                "images_per_second": len(images) / statistics.median(times),
-                "ratio": statistics.median(b / t for b, t in zip(baseline, times)),
-                "ratio_range": [f(b / t for b, t in zip(baseline, times)) for f in (min, max)],
-                "seconds": times,
-            }
-            for name, times in seconds.items()
-        },
+        sides["relatum, compiled"] = lambda: relatum(args, compiled=True)
+    target = Target("torchvision, image by image", at_least=8)
+    return {
+        f"{args.batch} views of {args.size}x{args.size}": Case(
+            sides,
+            targets=[target] if args.size == 32 and args.device == "cpu" else [],
+        )
     }
-    for name, result in report["variants"].items():
-        low, high = result["ratio_range"]
-        rate, ratio = result["images_per_second"], result["ratio"]
-        print(f"{name:18s} {rate:9.0f} images/s   {ratio:6.2f} x torchvision ({low:.2f} to {high:.2f})")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {args.out}")
 
+
+BENCHMARK = Benchmark(
+    name="views",
+    question="How fast are contrastive views?",
+    work=(
+        "random resized crop, mirroring, colour jitter in random order, grey and normalisation, with SimCLR's "
+        "parameters for CIFAR, from decoded images in memory to a batch of float32. torchvision works on Pillow "
+        "images one by one, kornia and Relatum on the batch."
+    ),
+    limits=(
+        "torchvision can use worker processes, on other cores; divide its time by their number. kornia draws the order "
+        "of the colour operations once for a batch, Relatum and torchvision for each image; its crop is bilinear "
+        "without antialiasing. No file is read, and what a step gains is in `step`."
+    ),
+    arguments=arguments,
+    cases=cases,
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -16,7 +16,7 @@ FLOORS = (
     {"relation_networks", "data", "evaluation", "export"},
     {"methods"},
     {"recipe", "optimizers", "reports"},
-    {"experiment", "recipes"},
+    {"cost", "experiment", "recipes"},
     {"training"},
     {"cli"},
 )

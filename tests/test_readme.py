@@ -85,7 +85,6 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo", "simclr-jaccard"}
     assert (tmp_path / "my-photos.npz").exists()
     assert (tmp_path / "runs" / "demo" / "export" / "encoder.onnx").exists()
-    assert "mean and spread" in capsys.readouterr().out or True
 
 
 def test_the_programs_run(capsys):

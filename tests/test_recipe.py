@@ -96,7 +96,7 @@ def changed(path: str, value) -> dict:
         ("data.view.min_scal", 0.3, r"no field data\.view\.min_scal; did you mean min_scale"),
         ("train.epochs", 0, r"train\.epochs is 0; expected at least 1"),
         ("data.validation", 1.0, r"data\.validation is 1\.0"),
-        ("train.devices", 3, r"batch_size 128 cannot be shared by train\.devices 3"),
+        ("train.devices", 3, r"batch_size 64 cannot be shared by train\.devices 3"),
         ("trian", {}, r"no field trian; did you mean train"),
         ("evaluation.knn.k", 0, r"k=0"),
     ],
@@ -122,7 +122,7 @@ def test_unknown_options_and_methods_are_refused():
 def test_difference_names_the_fields():
     recipe = RECIPES["demo"]()
     other = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=0.5))
-    assert difference(recipe, other) == ["optim.lr: 0.001 -> 0.5"]
+    assert difference(recipe, other) == ["optim.lr: 0.003 -> 0.5"]
     assert difference(recipe, recipe) == []
 
 

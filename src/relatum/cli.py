@@ -19,7 +19,7 @@ TRACEBACK = "RELATUM_TRACEBACK"  # the environment variable that asks for the pl
 
 
 def train(args: Sequence[str]) -> None:
-    """RECIPE [--run DIR] [--resume] [--optim.lr 1e-3 ...]: train an encoder. RECIPE is a name or a YAML file."""
+    """RECIPE [SETTING] [--run DIR] [--resume] [--optim.lr 1e-3 ...]: train an encoder. RECIPE is a name or a .yaml."""
     import tyro
 
     recipe, rest = _recipe_argument("train", args)
@@ -73,6 +73,43 @@ def evaluate(args: Sequence[str]) -> None:
     print(measured(result.metrics, result.protocols))
     if chosen.out:
         chosen.out.write_text(json.dumps({"metrics": result.metrics, "protocols": result.protocols}, indent=1) + "\n")
+
+
+def cost(args: Sequence[str]) -> None:
+    """RECIPE [SETTING] [--out FILE.json] [...]: what a training step takes beside the baseline's on the same images."""
+    import tyro
+
+    recipe, rest = _recipe_argument("cost", args)
+    from dataclasses import asdict
+    from functools import partial
+
+    import torch
+
+    from relatum import experiment
+    from relatum.cost import measure_cost
+    from relatum.recipe import Recipe
+    from relatum.training import _precision
+
+    @dataclass(frozen=True)
+    class Cost:
+        recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+        repeats: int = 10
+        """Steps of each side that are timed."""
+        out: Path | None = None
+        """Write the numbers to this JSON file."""
+
+    chosen = _parse(Cost, f"cost {args[0]}", rest, Cost(recipe))
+    settings = chosen.recipe.train
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = torch.device("cpu") if settings.accelerator == "cpu" else _device()
+    bf16 = _precision(chosen.recipe) == "bf16-mixed"
+    precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+    prepared = experiment.prepare(chosen.recipe)
+    measured = measure_cost(chosen.recipe, prepared, device, precision, repeats=chosen.repeats)
+    print(measured.table())
+    if chosen.out:
+        chosen.out.write_text(json.dumps(asdict(measured), indent=1) + "\n")
 
 
 def embed(args: Sequence[str]) -> None:
@@ -176,7 +213,7 @@ def list_names(args: Sequence[str]) -> None:
     from relatum.data.sources import NAMED
     from relatum.methods import METHODS
     from relatum.recipe import RELATIONS
-    from relatum.recipes import RECIPES
+    from relatum.recipes import RECIPES, SETTINGS
     from relatum.small_resnets import SMALL_RESNETS
 
     def first_line(thing: Any) -> str:
@@ -184,6 +221,7 @@ def list_names(args: Sequence[str]) -> None:
 
     for title, rows in (
         ("recipes", {name: first_line(recipe) for name, recipe in RECIPES.items()}),
+        ("settings (`relatum train RECIPE SETTING`)", {name: first_line(s) for name, s in SETTINGS.items()}),
         ("methods", {name: first_line(method) for name, method in METHODS.items()}),
     ):
         print(f"{title}:")
@@ -198,7 +236,7 @@ def list_names(args: Sequence[str]) -> None:
 
 
 def show(args: Sequence[str]) -> None:
-    """RECIPE: print the whole recipe as YAML, which `relatum train FILE.yaml` takes back."""
+    """RECIPE [SETTING]: print the whole recipe as YAML, which `relatum train FILE.yaml` takes back."""
     recipe, rest = _recipe_argument("show", args)
     from relatum.recipe import Recipe, to_yaml
 
@@ -208,6 +246,7 @@ def show(args: Sequence[str]) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "cost": cost,
     "embed": embed,
     "export": export,
     "table": table,
@@ -267,16 +306,24 @@ def _recipe_argument(verb: str, args: Sequence[str]) -> "tuple[Recipe, Sequence[
             f"`relatum {verb}` needs a recipe: relatum {verb} demo, for example; `relatum list` names all."
         )
     from relatum import recipe
-    from relatum.recipes import RECIPES
+    from relatum.recipes import RECIPES, SETTINGS
 
-    name = args[0]
+    name, rest = args[0], args[1:]
     if name in RECIPES:
-        return RECIPES[name](), args[1:]
-    if Path(name).suffix in (".yaml", ".yml"):
-        return recipe.read(Path(name)), args[1:]
-    close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(RECIPES)}, or a .yaml file."
-    raise ValueError(f"there is no recipe {name!r}; {hint}")
+        found = RECIPES[name]()
+    elif Path(name).suffix in (".yaml", ".yml"):
+        found = recipe.read(Path(name))
+    else:
+        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(RECIPES)}, or a .yaml file."
+        )
+        raise ValueError(f"there is no recipe {name!r}; {hint}")
+    if rest and not rest[0].startswith("-"):
+        if rest[0] not in SETTINGS:
+            raise ValueError(f"there is no setting {rest[0]!r}; expected one of {', '.join(SETTINGS)}, or an option.")
+        found, rest = SETTINGS[rest[0]](found), rest[1:]
+    return found, rest
 
 
 def _run_argument(verb: str, args: Sequence[str]) -> tuple[Path, Sequence[str]]:

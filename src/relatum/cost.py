@@ -7,10 +7,10 @@ batch, so that the ratio is what the method adds, and not what more images cost.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from relatum.types import Batch
 WARM_UP = 2  # steps of each side that are not counted
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True)
+class Side:
     """What one method takes.
 
     Attributes:
@@ -160,7 +161,7 @@ class _Step:
         return peak - before
 
 
-def saved_bytes(forward: Callable[[], Any], but: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+def saved_bytes(forward: Callable[[], Any], but: Set[int] = frozenset()) -> int:
     """The bytes of all storages that autograd keeps of `forward`, each once, but for those at the addresses `but`."""
     storages: dict[int, int] = {}
     kept: list[Tensor] = []  # alive until the end, or another tensor might come to lie at the same address

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,13 @@ from relatum.data import pairing, sources
 from relatum.data.images import Images, check_labels, first, split
 from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.sources import Source
-from relatum.data.views import EvaluationView
+from relatum.data.views import ClassifierView, EvaluationView
 from relatum.evaluation.classification import accuracy, expected_calibration_error
 from relatum.evaluation.extract import extract
-from relatum.evaluation.geometry import effective_rank, uniformity
+from relatum.evaluation.geometry import alignment, effective_rank, uniformity
 from relatum.export import load_encoder
 from relatum.methods import METHODS, Method
+from relatum.precision import at_least_float32
 from relatum.randomness import seed_of
 from relatum.recipe import Recipe, build_method
 from relatum.types import Embeddings
@@ -32,6 +34,7 @@ Precision = Callable[[], AbstractContextManager]
 """Makes the context in which an encoder runs, such as autocast."""
 
 SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
+ALIGNED = 1000  # training images whose two views are compared at most
 
 
 class Prepared(NamedTuple):
@@ -190,12 +193,13 @@ def _start_from(backbone: Backbone, path: Path) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back to training mode after it."""
+    """Evaluation mode, and back to the mode before it."""
+    before = module.training
     module.eval()
     try:
         yield
     finally:
-        module.train()
+        module.train(before)
 
 
 def embeddings(
@@ -258,14 +262,14 @@ def measure(
     metrics: dict[str, float] = {}
     protocols: dict[str, str] = {}
     with evaluating(backbone):
-        test_images = source.test
-        where = f"{len(test_images)} test images" if test_images is not None else ""
-        if test_images is None and prepared.held_out is not None:
-            test_images, where = prepared.held_out, f"{len(prepared.held_out)} held-out training images"
+        test_images, where = _test_images(prepared)
         bank_images = prepared.train
         bank = embeddings(backbone.embed, bank_images, recipe, source, device, precision)
         metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(bank.features)}
         protocols["geometry"] = f"backbone features of the {len(bank_images)} training images"
+        if METHODS[recipe.method.name].pairing == "two-views":
+            more, how = measure_alignment(backbone, recipe, prepared, device, precision)
+            metrics, protocols = metrics | more, protocols | how
         if not prepared.labelled or test_images is None:
             return Measurements(metrics, protocols), None
         test = embeddings(backbone.embed, test_images, recipe, source, device, precision)
@@ -274,6 +278,12 @@ def measure(
         protocols["knn"] = f"{evaluation.knn}; {shared}"
         metrics |= _prefix("linear", evaluation.linear(bank, test))
         protocols["linear"] = f"{evaluation.linear}; {shared}"
+        if evaluation.linear_augmented:
+            more, how = measure_augmented(backbone, bank, test, recipe, prepared, device, precision)
+            metrics, protocols = metrics | more, protocols | how
+        if evaluation.stages:
+            more, how = measure_stages(backbone, recipe, prepared, device, precision)
+            metrics, protocols = metrics | more, protocols | how
         if backbone.num_classes:
             logits, labels = embeddings(logits_of(backbone), test_images, recipe, source, device, precision)
             metrics |= accuracy(logits, labels) | {"calibration_error": expected_calibration_error(logits, labels)}
@@ -281,6 +291,115 @@ def measure(
                 f"the backbone's classifier, {where}, last epoch; calibration error of 15 bins, in percent"
             )
     return Measurements(metrics, protocols), test
+
+
+def measure_alignment(
+    backbone: Backbone, recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision = nullcontext
+) -> Measurements:
+    """How close two training views of an image lie, on a fixed part of the training images."""
+    images = first(prepared.train, min(ALIGNED, len(prepared.train)), seed=SPLIT_SEED)
+    steps = ceil(len(images) / recipe.evaluation.batch_size)
+    batches = torch.arange(len(images) // steps * steps).view(steps, 1, -1)
+    loader = Loader(
+        images,
+        lambda epoch: batches,
+        recipe.data.view,
+        mean=prepared.source.mean,
+        std=prepared.source.std,
+        copies=2,
+        seed=SPLIT_SEED,
+        device=device,
+        workers=recipe.data.workers,
+    )
+    embed = _under(precision, backbone.embed)
+    with evaluating(backbone), torch.no_grad():
+        views = [[embed(view).float().cpu() for view in batch.views] for batch in loader.epoch(0)]
+    a, b = (torch.cat(view) for view in zip(*views))
+    protocol = (
+        f"mean squared distance of the normalised backbone features of two training views, {len(a)} training images, "
+        "last epoch"
+    )
+    return Measurements({"alignment": alignment(a, b)}, {"alignment": protocol})
+
+
+def measure_augmented(
+    backbone: Backbone,
+    bank: Embeddings,
+    test: Embeddings,
+    recipe: Recipe,
+    prepared: Prepared,
+    device: torch.device,
+    precision: Precision = nullcontext,
+) -> Measurements:
+    """The linear probe on random resized crops and mirror images, as is usual on ImageNet.
+
+    Args:
+        bank, test: clean features of the training images, in their order, and of the test images.
+    """
+    images, linear = prepared.train, recipe.evaluation.linear
+    view = ClassifierView(size=recipe.data.view.size, crop="resized", min_scale=0.08, flip=recipe.data.view.flip)
+    rows = min(linear.batch_size, len(images))
+    loader = Loader(
+        images,
+        lambda epoch: pairing.shuffled(len(images), batch_size=rows, seed=linear.seed, epoch=epoch),
+        view,
+        mean=prepared.source.mean,
+        std=prepared.source.std,
+        seed=linear.seed,
+        device=device,
+        workers=recipe.data.workers,
+    )
+    features, labels = bank
+    with evaluating(backbone):
+        metrics = linear.augmented(
+            _under(precision, backbone.embed), loader.epoch, Embeddings(features.to(device), labels.to(device)), test
+        )
+    protocol = (
+        f"{linear}; backbone features of crops of {view.min_scale:.0%} to 100% of the area, mirrored with probability "
+        f"{view.flip:g}, drawn anew in each epoch; {len(images)} training against clean views of "
+        f"{_test_images(prepared)[1]}, last epoch"
+    )
+    return Measurements(_prefix("linear_augmented", metrics), {"linear_augmented": protocol})
+
+
+def stage_embeddings(
+    backbone: Backbone,
+    images: Images,
+    recipe: Recipe,
+    source: Source,
+    device: torch.device,
+    precision: Precision = nullcontext,
+) -> list[Embeddings]:
+    """The features of every stage, shallow to deep: the mean of its map over the positions, from one forward pass."""
+
+    def pooled(views: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return torch.cat([at_least_float32(maps).mean((2, 3)) for maps in backbone(views).stages], dim=1)
+
+    with evaluating(backbone):
+        features, labels = embeddings(pooled, images, recipe, source, device, precision)
+    return [Embeddings(stage, labels) for stage in features.split(backbone.stage_channels, dim=1)]
+
+
+def measure_stages(
+    backbone: Backbone, recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision = nullcontext
+) -> Measurements:
+    """k-NN on the features of every stage: at what depth classes come apart (Yu et al. 2023, Fig. 2, in numbers)."""
+    source, knn = prepared.source, recipe.evaluation.knn
+    test_images, where = _test_images(prepared)
+    if test_images is None or not prepared.labelled:
+        return Measurements({}, {})
+    banks, tests = (
+        stage_embeddings(backbone, images, recipe, source, device, precision)
+        for images in (prepared.train, test_images)
+    )
+    metrics: dict[str, float] = {}
+    for number, (bank, test) in enumerate(zip(banks, tests), 1):
+        metrics |= _prefix(f"stage{number}_knn", knn(bank, test))
+    protocol = (
+        f"{knn} on the mean over the positions of each stage's map, shallow to deep, clean views, "
+        f"{len(prepared.train)} training against {where}, last epoch"
+    )
+    return Measurements(metrics, {"stages": protocol})
 
 
 def measure_baselines(
@@ -312,6 +431,24 @@ def thumbnail(images: Images, i: int, size: int) -> UInt8[Tensor, "s s c"]:
 def logits_of(backbone: Backbone) -> Callable[[Tensor], Float[Tensor, "n k"]]:
     """The classifier as a function of images."""
     return lambda images: backbone(images).logits
+
+
+def _test_images(prepared: Prepared) -> tuple[Images | None, str]:
+    """What is measured at the end, and its name in a protocol: held-out images where the set has no test images."""
+    test, held_out = prepared.source.test, prepared.held_out
+    if test is None and held_out is not None:
+        return held_out, f"{len(held_out)} held-out training images"
+    return test, f"{len(test)} test images" if test is not None else ""
+
+
+def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`embed` in a precision of its own: views are made in full precision."""
+
+    def run(images: Tensor) -> Tensor:
+        with precision():
+            return embed(images)
+
+    return run
 
 
 def _prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

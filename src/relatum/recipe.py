@@ -289,8 +289,7 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     try:
         recipe = _ADAPTER.validate_python(dict(tree))
     except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise ValueError("the recipe does not fit:\n  " + "\n  ".join(lines)) from None
+        raise ValueError("\n".join(map(_said, error.errors()))) from None
     _refuse_unknown(tree, to_dict(recipe), "")
     return recipe
 
@@ -365,6 +364,14 @@ def read(path: Path) -> Recipe:
             f"there is no recipe file {path}; `relatum list` names the recipes that come with Relatum."
         )
     return from_yaml(path.read_text())
+
+
+def _said(error: Any) -> str:
+    """A pydantic error in our words: which field, what was expected, what was found."""
+    where = ".".join(map(str, error["loc"]))
+    if "error" in error.get("ctx", {}):  # what a dataclass itself has refused says it all
+        return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
+    return f"{where}: {error['msg']} (found {error['input']!r})"
 
 
 def _suggest(name: str, known: Any) -> str:

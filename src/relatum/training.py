@@ -98,6 +98,7 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool 
 def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, profile: bool, quiet: bool) -> None:
     recipe, run = from_dict(tree), Path(folder)
     quiet = quiet or fabric.global_rank > 0
+    started_from = commit()  # before the sources can change under a long run
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     with fabric.rank_zero_first():  # one process downloads, the others find
@@ -140,7 +141,7 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
             _log_epoch(run, state["history"], writer, quiet)
         fabric.barrier()
     if fabric.global_rank == 0:
-        _finish(run, state, fabric, recipe, prepared, method, quiet)
+        _finish(run, state, started_from, fabric, recipe, prepared, method, quiet)
     fabric.barrier()
 
 
@@ -385,6 +386,7 @@ def _log_epoch(run: Path, history: list[dict[str, int | float]], writer: Summary
 def _finish(
     run: Path,
     state: Mapping[str, Any],
+    started_from: str,
     fabric: Fabric,
     recipe: Recipe,
     prepared: Prepared,
@@ -411,7 +413,7 @@ def _finish(
         recipe=to_dict(recipe),
         seed=recipe.train.seed,
         versions=versions(),
-        commit=commit(),
+        commit=started_from,
         machine={
             "device": torch.cuda.get_device_name(device) if gpu else _processor(),
             "devices": fabric.world_size,

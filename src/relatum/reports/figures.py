@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -70,12 +71,36 @@ def feature_map(points: Embeddings, classes: Sequence[str], path: Path) -> None:
     """A scatter plot of two-dimensional features, one colour a class."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
+    _scatter(axes, points, classes)
+    axes.set_title("t-SNE of the test set's features")
+    if len(classes) <= LEGEND:
+        axes.legend(markerscale=2, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def stage_maps(points: Sequence[Embeddings], classes: Sequence[str], path: Path) -> None:
+    """A row of scatter plots of two-dimensional features, one for each stage, one colour a class.
+
+    Args:
+        points: a map of each stage, shallow to deep.
+        classes: names.
+        path: where to write.
+    """
+    figure = Figure(figsize=(4 * len(points), 4.3), layout="constrained")
+    row = figure.subplots(1, len(points), squeeze=False)[0]
+    for number, (axes, stage) in enumerate(zip(row, points), 1):
+        _scatter(axes, stage, classes)
+        axes.set_title(f"stage {number}")
+    figure.suptitle("t-SNE of the test set's features at every stage, shallow to deep")
+    if len(classes) <= LEGEND:
+        row[-1].legend(markerscale=2, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _scatter(axes: Axes, points: Embeddings, classes: Sequence[str]) -> None:
     colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= LEGEND else "hsv"]
     for label, name in enumerate(classes):
         x, y = points.features[points.labels == label].T.numpy()
         colour = colours(label if len(classes) <= LEGEND else label / len(classes))
         axes.scatter(x, y, s=6, color=[colour], label=name if len(classes) <= LEGEND else None)
-    axes.set(title="t-SNE of the test set's features", xticks=[], yticks=[])
-    if len(classes) <= LEGEND:
-        axes.legend(markerscale=2, fontsize=8)
-    figure.savefig(path, dpi=120)
+    axes.set(xticks=[], yticks=[])

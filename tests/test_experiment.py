@@ -1,0 +1,438 @@
+"""What is measured of an encoder, what a method costs, which images training counts; the recipes of distillation."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from relatum import cli, experiment, training
+from relatum.backbones import Backbone
+from relatum.cost import measure_cost, saved_bytes
+from relatum.data.loading import evaluation_batches
+from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView
+from relatum.evaluation.geometry import alignment
+from relatum.evaluation.knn import KNN
+from relatum.evaluation.linear import LinearProbe
+from relatum.evaluation.tsne import tsne
+from relatum.methods import METHODS
+from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
+from relatum.recipes import RECIPES, SETTINGS
+from relatum.reports import figures
+from relatum.types import Embeddings
+
+CPU = torch.device("cpu")
+TINY = Recipe(
+    name="tiny",
+    method=options("supervised"),
+    model=Model(name="resnet8"),
+    data=Data(
+        source="digits",
+        train_images=300,
+        validation=0.2,
+        batch_size=24,
+        view=ClassifierView(size=16, crop="resized", min_scale=0.5, flip=0.0),
+    ),
+    optim=Optim(name="adam", lr=3e-3, weight_decay=0.0),
+    train=Train(epochs=1, accelerator="cpu", threads=1, precision="32-true"),
+    evaluation=Evaluation(
+        every=0, knn=KNN(k=5), linear=LinearProbe(epochs=5, batch_size=60), figures=False, batch_size=70
+    ),
+)
+CONTRASTIVE = dataclasses.replace(
+    TINY, method=options("simclr"), data=dataclasses.replace(TINY.data, view=ContrastiveView(size=16))
+)
+
+
+def changed(recipe: Recipe, **parts) -> Recipe:
+    return dataclasses.replace(recipe, **{k: dataclasses.replace(getattr(recipe, k), **v) for k, v in parts.items()})
+
+
+@pytest.fixture(scope="module")
+def prepared() -> experiment.Prepared:
+    return experiment.prepare(TINY)
+
+
+@pytest.fixture(scope="module")
+def backbone(prepared) -> Backbone:
+    """A classifier whose batch statistics have seen the images, so that its features are not all alike."""
+    torch.manual_seed(0)
+    backbone = experiment.build(TINY, prepared).backbone
+    for batch in experiment.build_loader(TINY, prepared, CPU).epoch(0):
+        backbone(batch.views[0])
+    return backbone
+
+
+# Stages
+
+
+def test_stage_features_are_the_pooled_maps(backbone, prepared):
+    stages = experiment.stage_embeddings(backbone, prepared.train, TINY, prepared.source, CPU)
+    assert [stage.features.shape for stage in stages] == [(240, c) for c in backbone.stage_channels]
+    source = prepared.source
+    images, labels = zip(
+        *evaluation_batches(
+            prepared.train, EvaluationView(size=16), mean=source.mean, std=source.std, batch_size=240, device=CPU
+        )
+    )
+    with torch.no_grad(), experiment.evaluating(backbone):
+        maps = backbone(images[0]).stages
+    for stage, expected in zip(stages, maps):
+        assert torch.equal(stage.labels, labels[0])
+        torch.testing.assert_close(stage.features, expected.flatten(2).sum(2) / expected[0, 0].numel())
+
+
+def test_stages_are_in_the_measurements_only_if_asked(backbone, prepared):
+    plain, _ = experiment.measure(backbone, TINY, prepared, CPU)
+    recipe = changed(TINY, evaluation={"stages": True})
+    asked, _ = experiment.measure(backbone, recipe, prepared, CPU)
+    assert set(asked.metrics) - set(plain.metrics) == {f"stage{i}_knn_top{k}" for i in (1, 2, 3) for k in (1, 5)}
+    assert set(asked.protocols) - set(plain.protocols) == {"stages"}
+    assert "k=5" in asked.protocols["stages"]
+    assert "240 training against 500 test images" in asked.protocols["stages"]
+    for name, value in plain.metrics.items():  # asking for more changes nothing
+        assert asked.metrics[name] == value
+    # The deepest map is what the embedding is the mean of.
+    assert asked.metrics["stage3_knn_top1"] == pytest.approx(asked.metrics["knn_top1"])
+    assert asked.metrics["stage1_knn_top1"] != asked.metrics["stage3_knn_top1"]
+    assert all(asked.metrics[f"stage{i}_knn_top1"] > 20 for i in (1, 2, 3))  # chance is 10
+
+
+def test_no_stages_of_unlabelled_images(backbone, prepared):
+    images = dataclasses.replace(prepared.train, labels=torch.full_like(prepared.train.labels, -1))
+    assert experiment.measure_stages(backbone, TINY, prepared._replace(train=images), CPU) == ({}, {})
+
+
+def test_without_test_images_the_held_out_part_is_measured(backbone, prepared):
+    alone = prepared._replace(source=dataclasses.replace(prepared.source, test=None))
+    measured = experiment.measure_stages(backbone, TINY, alone, CPU)
+    assert "240 training against 60 held-out training images" in measured.protocols["stages"]
+
+
+def test_stage_maps_draw_a_panel_for_each_stage(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda figure, path, dpi: drawn.append((figure, path)), raising=True)
+    generator = torch.Generator().manual_seed(0)
+    points = [
+        tsne(Embeddings(torch.randn(40, 5, generator=generator), torch.arange(40) % 4), perplexity=5.0)
+        for _ in range(3)
+    ]
+    figures.stage_maps(points, ["a", "b", "c", "d"], tmp_path / "stages.png")
+    (figure, path), *rest = drawn
+    assert not rest
+    assert path == tmp_path / "stages.png"
+    assert [axes.get_title() for axes in figure.axes] == ["stage 1", "stage 2", "stage 3"]
+    for axes, stage in zip(figure.axes, points):
+        shown = torch.cat([torch.as_tensor(c.get_offsets().data) for c in axes.collections])
+        by_class = torch.cat([stage.features[stage.labels == label] for label in range(4)])
+        torch.testing.assert_close(shown.float(), by_class)
+
+
+def test_evaluating_goes_back_to_the_mode_before():
+    module = nn.Linear(1, 1)
+    for mode in (True, False):
+        module.train(mode)
+        with experiment.evaluating(module):
+            assert not module.training
+        assert module.training is mode
+
+
+# Linear probe on augmented images
+
+
+def test_augmented_probe_is_measured_if_asked(backbone, prepared):
+    recipe = changed(TINY, evaluation={"linear_augmented": True})
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    measured, _ = experiment.measure(backbone, recipe, prepared, CPU)
+    again, _ = experiment.measure(backbone, recipe, prepared, CPU)
+    assert measured.metrics == again.metrics
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+    assert {"linear_augmented_top1", "linear_augmented_top5", "linear_augmented_learning_rate"} <= set(measured.metrics)
+    assert measured.metrics["linear_augmented_top1"] > 20
+    assert measured.metrics["linear_augmented_top1"] != measured.metrics["linear_top1"]
+    protocol = measured.protocols["linear_augmented"]
+    assert "8% to 100% of the area" in protocol
+    assert "probability 0," in protocol
+    assert "240 training against clean views of 500 test images" in protocol
+    assert "linear_augmented_top1" not in experiment.measure(backbone, TINY, prepared, CPU)[0].metrics
+
+
+def test_augmented_probe_sees_augmented_training_images(backbone, prepared, monkeypatch):
+    seen = []
+
+    def record(probe, embed, batches, train, test):
+        seen.extend(batches(epoch) for epoch in (0, 1))
+        assert torch.equal(train.labels, prepared.train.labels)
+        return {"top1": 0.0}
+
+    monkeypatch.setattr(LinearProbe, "augmented", record)
+    experiment.measure(backbone, changed(TINY, evaluation={"linear_augmented": True}), prepared, CPU)
+    batches = [batch for epoch in seen for batch in epoch]
+    assert [batch.index.shape for batch in batches] == [(1, 60)] * 8  # two epochs of all images
+    assert all(torch.equal(batch.labels[0], prepared.train.labels[batch.index[0]]) for batch in batches)
+    orders = [torch.cat([batch.index[0] for batch in part]).argsort() for part in (batches[:4], batches[4:])]
+    views = [torch.cat([batch.views[0] for batch in part]) for part in (batches[:4], batches[4:])]
+    first, second = (view[order] for view, order in zip(views, orders))  # by the number of the sample
+    assert first.shape == (240, 3, 16, 16)
+    assert not torch.equal(*orders)
+    assert (first != second).flatten(1).any(1).float().mean() > 0.9  # crops drawn anew
+
+
+# Alignment
+
+
+def test_alignment_is_that_of_two_training_views(prepared, monkeypatch):
+    method = experiment.build(CONTRASTIVE, prepared)
+    seen = []
+    embed = method.backbone.embed
+    monkeypatch.setattr(method.backbone, "embed", lambda views: seen.append(views) or embed(views))
+    measured = experiment.measure_alignment(method.backbone, CONTRASTIVE, prepared, CPU)
+    assert [len(views) for views in seen] == [60] * 8  # 4 steps of at most 70 images, two views of each
+    with torch.no_grad(), experiment.evaluating(method.backbone):
+        a, b = (torch.cat([embed(views) for views in seen[i::2]]) for i in (0, 1))
+    assert not torch.equal(torch.cat(seen[::2]), torch.cat(seen[1::2]))
+    assert measured.metrics == {"alignment": pytest.approx(alignment(a, b))}
+    assert "240 training images" in measured.protocols["alignment"]
+    unit_a, unit_b = (x.double() / x.double().square().sum(1, keepdim=True).sqrt() for x in (a, b))
+    expected = sum(float(((p - q) ** 2).sum()) for p, q in zip(unit_a, unit_b)) / 240
+    assert measured.metrics["alignment"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_views_without_randomness_are_perfectly_aligned(prepared):
+    still = ContrastiveView(size=16, min_scale=1.0, flip=0.0, jitter_probability=0.0, grayscale=0.0)
+    recipe = changed(CONTRASTIVE, data={"view": still})
+    method = experiment.build(recipe, prepared)
+    aligned = experiment.measure_alignment(method.backbone, recipe, prepared, CPU).metrics["alignment"]
+    loose = experiment.measure_alignment(method.backbone, CONTRASTIVE, prepared, CPU).metrics["alignment"]
+    assert aligned < 0.1 * loose
+
+
+def test_alignment_belongs_to_methods_of_two_views(backbone, prepared):
+    assert "alignment" not in experiment.measure(backbone, TINY, prepared, CPU)[0].metrics
+    measured, _ = experiment.measure(experiment.build(CONTRASTIVE, prepared).backbone, CONTRASTIVE, prepared, CPU)
+    assert measured.metrics["alignment"] >= 0
+    assert "alignment" in measured.protocols
+
+
+def test_alignment_looks_at_a_thousand_images_at_most(monkeypatch):
+    recipe = changed(CONTRASTIVE, data={"train_images": 1200, "validation": 0.0}, evaluation={"batch_size": 500})
+    everything = experiment.prepare(recipe)
+    monkeypatch.setattr(Backbone, "embed", lambda self, views: views.flatten(1))
+    measured = experiment.measure_alignment(Backbone("resnet8", stem="cifar"), recipe, everything, CPU)
+    assert " 1000 training images" in measured.protocols["alignment"]
+
+
+# Images that pass the backbone
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "expected"),
+    [
+        ("relation-l2", {}, 3 * 24),  # classes of 9 and 10 images give 30 triples, of which 3 batches of 8 are filled
+        ("relation-l2", {"triples": "anchor"}, 12 * 24),  # 96 triples
+        ("cs-kd", {}, 4 * 48),  # 24 anchors and 24 partners a step
+        ("simclr", {"view": ContrastiveView(size=16)}, 4 * 48),  # 24 images, two views of each
+    ],
+    ids=["disjoint triples", "anchored triples", "pairs", "two views"],
+)
+def test_images_that_pass_the_backbone_are_counted(monkeypatch, tmp_path, method, data, expected):
+    passed = []
+
+    def counting(original):
+        def count(self, images):
+            if self.training:
+                passed.append(len(images))
+            return original(self, images)
+
+        return count
+
+    monkeypatch.setattr(Backbone, "forward", counting(Backbone.forward))
+    monkeypatch.setattr(Backbone, "embed", counting(Backbone.embed))
+    recipe = changed(
+        dataclasses.replace(TINY, method=options(method)),
+        data={"train_images": 120, **data},
+        evaluation={"linear": LinearProbe(epochs=1)},
+    )
+    record = training.fit(recipe, tmp_path / "run", quiet=True)
+    assert record.images_passed == sum(passed) == expected
+
+
+# Cost
+
+
+def test_the_cost_of_the_baseline_is_one(prepared):
+    cost = measure_cost(TINY, prepared, CPU, repeats=5)
+    assert cost.images == 24
+    assert cost.side.method == cost.baseline.method == "supervised"
+    assert cost.side.parameters == cost.baseline.parameters
+    assert cost.side.activation_bytes == cost.baseline.activation_bytes > 24 * 16 * 16 * 16 * 4
+    assert 0.4 < cost.time_ratio < 2.5
+    assert cost.time_range[0] <= cost.time_ratio <= cost.time_range[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "chosen", "images", "baseline"),
+    [
+        ("corsd", {}, 24, "supervised"),
+        ("corsd", {"checkpoint": True}, 24, "supervised"),
+        ("cs-kd", {}, 48, "supervised"),
+        ("ps-kd", {}, 24, "supervised"),
+        ("dml", {}, 24, "supervised"),
+        ("simclr", {"relation": "jaccard"}, 48, "simclr"),
+        ("moco", {"queue_size": 64, "key_splits": 2}, 48, "simclr"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_cost_is_relative_to_the_baseline_on_the_same_images(prepared, method, chosen, images, baseline):
+    recipe = dataclasses.replace(TINY, method=options(method, **chosen))
+    cost = measure_cost(recipe, prepared, CPU, repeats=1)
+    assert (cost.images, cost.baseline.method) == (images, baseline)
+    count = lambda recipe: sum(  # noqa: E731
+        p.numel() for p in experiment.build(recipe, prepared).parameters() if p.requires_grad
+    )
+    assert cost.side.parameters == count(recipe)
+    assert cost.baseline.parameters == count(dataclasses.replace(recipe, method=options(baseline)))
+    assert all(side.seconds > 0 and side.activation_bytes > 0 for side in (cost.side, cost.baseline))
+    assert math.isfinite(cost.time_ratio)
+
+
+def test_corsd_keeps_more_and_checkpointed_less(prepared):
+    plain, checkpointed = (
+        measure_cost(
+            dataclasses.replace(TINY, method=options("corsd", checkpoint=checkpoint)), prepared, CPU, repeats=1
+        )
+        for checkpoint in (False, True)
+    )
+    assert plain.baseline.activation_bytes == checkpointed.baseline.activation_bytes
+    assert plain.side.activation_bytes > checkpointed.side.activation_bytes > plain.baseline.activation_bytes
+    assert plain.side.parameters == checkpointed.side.parameters > plain.baseline.parameters
+
+
+def test_a_partner_without_gradient_keeps_nothing(prepared):
+    """CS-KD's partners pass without a gradient: the baseline, which trains on them too, keeps twice as much."""
+    cost = measure_cost(dataclasses.replace(TINY, method=options("cs-kd")), prepared, CPU, repeats=1)
+    assert cost.side.activation_bytes == pytest.approx(cost.baseline.activation_bytes / 2, rel=0.02)
+
+
+def test_saved_bytes_of_a_product_by_hand():
+    x = torch.randn(7, 5)
+    first, second = nn.Linear(5, 3, bias=False), nn.Linear(3, 2, bias=False)
+    own = {p.untyped_storage().data_ptr() for p in (first.weight, second.weight)}
+    kept = saved_bytes(lambda: second(first(x).sin()), own)
+    # x for the weight of the first, its output for the sine, the sine for the weight of the second
+    assert kept == 4 * (7 * 5 + 7 * 3 + 7 * 3)
+    assert saved_bytes(lambda: second(first(x).sin())) == kept + 4 * (3 * 2)  # the second weight, for its input
+    assert saved_bytes(lambda: x.sin()) == 0
+
+
+def test_no_repeats_are_refused(prepared):
+    with pytest.raises(ValueError, match="repeats is 0; expected at least 1"):
+        measure_cost(TINY, prepared, CPU, repeats=0)
+
+
+def test_the_verb_prints_a_table_and_writes_it(monkeypatch, capsys, tmp_path):
+    file, out = tmp_path / "tiny.yaml", tmp_path / "cost.json"
+    file.write_text(to_yaml(TINY))
+    command = ["relatum", "cost", str(file), "--repeats", "2", "--out", str(out), "--data.batch-size", "12"]
+    monkeypatch.setattr("sys.argv", command)
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["supervised", "supervised", "ratio"]
+    assert [line.rsplit(maxsplit=1)[1] for line in lines[2:4]] == ["1.00", "1.00"]
+    assert lines[4].startswith("12 images a step, 2 repeats")
+    found = json.loads(out.read_text())
+    assert found["images"] == 12
+    assert found["side"]["parameters"] == found["baseline"]["parameters"]
+
+
+# Recipes of distillation
+
+
+def distillation() -> dict[str, Recipe]:
+    return {name: make() for name, make in RECIPES.items() if make.__module__ == "relatum.recipes.distill"}
+
+
+def test_methods_are_compared_under_one_recipe():
+    """All but the teacher, and the recipes of other data sets, differ in the method alone."""
+    compared = [r for r in distillation().values() if r.data.source == "cifar100" and r.name != "teacher"]
+    assert len(compared) == 22
+    for recipe in compared:
+        assert dataclasses.replace(compared[0], name=recipe.name, method=recipe.method) == recipe
+    covered = {recipe.method.name for recipe in compared}
+    assert covered == {name for name, method in METHODS.items() if method.needs_labels and name != "supcon"}
+
+
+def test_rows_of_table_4_switch_terms_off():
+    recipes = distillation()
+    weights = {
+        name: tuple(bool(getattr(recipes[name].method, w)) for w in ("alpha", "beta", "gamma_p", "gamma_n", "sigma"))
+        for name in ("corsd", "corsd-rn", "corsd-rn-ac", "corsd-ld")
+    }
+    assert weights == {
+        "corsd": (True, True, True, True, True),
+        "corsd-rn": (True, True, False, False, False),
+        "corsd-rn-ac": (True, True, True, True, False),
+        "corsd-ld": (False, False, False, False, True),
+    }
+    assert recipes["corsd-paper-widths"].method.width is None
+    assert [recipes[f"corsd-{r}"].method.relation for r in ("l2", "jaccard")] == ["euclidean", "jaccard"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "epochs", "batch_sizes", "rates"),
+    [
+        ("one-cycle-100", 100, (129, 129), {0: 0.004, 30: 0.1, 99.999: 0.0}),
+        ("step-200", 200, (128, 129), {0.5: 0.05, 59: 0.1, 61: 0.02, 121: 0.004, 161: 0.0008}),
+        ("step-240", 240, (64, 63), {0: 0.05, 149: 0.05, 151: 0.005, 181: 0.0005, 211: 0.00005}),
+    ],
+    ids=["one-cycle-100", "step-200", "step-240"],
+)
+def test_settings_are_the_published_ones(setting, epochs, batch_sizes, rates):
+    from relatum.schedules import learning_rate
+
+    for name, batch_size in zip(("kd", "corsd"), batch_sizes):
+        before = RECIPES[name]()
+        recipe = SETTINGS[setting](before)
+        assert recipe.name == f"{name}-{setting}"
+        assert (recipe.train.epochs, recipe.data.batch_size) == (epochs, batch_size)
+        optim = recipe.optim
+        assert (optim.name, optim.momentum, optim.weight_decay) == ("sgd", 0.9, 5e-4)
+        for epoch, rate in rates.items():
+            factor = learning_rate(
+                epoch / epochs,
+                optim.schedule,
+                warmup=optim.warmup_epochs / epochs,
+                milestones=tuple(m / epochs for m in optim.milestones),
+                gamma=optim.gamma,
+            )
+            assert optim.lr * factor == pytest.approx(rate, rel=1e-3, abs=1e-6)
+        assert (recipe.method, recipe.model, recipe.data.view) == (before.method, before.model, before.data.view)
+
+
+def test_the_default_setting_is_one_cycle():
+    recipe = RECIPES["corsd"]()
+    assert dataclasses.replace(SETTINGS["one-cycle-100"](recipe), name="corsd") == recipe
+
+
+def test_settings_are_words_of_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["relatum", "show", "sp", "step-240", "--model.name", "resnet20"])
+    cli.main()
+    printed = capsys.readouterr().out
+    assert "name: sp-step-240\n" in printed
+    assert "epochs: 240\n" in printed
+    assert "name: resnet20\n" in printed
+    monkeypatch.setattr("sys.argv", ["relatum", "show", "sp", "step-24"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "there is no setting 'step-24'; expected one of one-cycle-100, step-200, step-240" in capsys.readouterr().err
+
+
+def test_large_images_have_the_papers_batches():
+    recipes = distillation()
+    for name in ("imagenet-supervised", "imagenet-corsd", "cub200-supervised", "cub200-corsd"):
+        recipe = recipes[name]
+        assert (recipe.model.stem, recipe.data.view.size, recipe.data.view.crop) == ("imagenet", 224, "resized")
+        assert recipe.data.batch_size == (255 if name.startswith("imagenet") else 129)
+        assert recipe.model.pretrained is name.startswith("cub200")

@@ -1,0 +1,91 @@
+"""Records, tables and figures: pure functions of what happened."""
+
+import dataclasses
+import json
+import statistics
+
+import pytest
+import torch
+
+from relatum.reports import figures
+from relatum.reports.records import Record, find_records, read_record, versions, write_record
+from relatum.reports.tables import comparison, filled, measured
+from relatum.types import Embeddings
+
+
+def record(name: str, seed: int, **metrics: float) -> Record:
+    return Record(
+        recipe={"name": name},
+        seed=seed,
+        versions=versions(),
+        commit="0" * 40,
+        machine={"device": "a processor"},
+        data={"train": 10},
+        history=[{"epoch": 1, "seconds": 2.0, "loss": 3.0}, {"epoch": 2, "seconds": 2.0, "loss": 1.5}],
+        metrics=metrics,
+        protocols={"knn": "k-NN (k=5)"},
+        images_passed=1000,
+    )
+
+
+def test_a_record_survives_its_file(tmp_path):
+    written = record("a", 0, knn_top1=50.0)
+    write_record(written, tmp_path / "record.json")
+    assert read_record(tmp_path) == written
+    assert read_record(tmp_path / "record.json") == written
+    assert set(json.loads((tmp_path / "record.json").read_text())) == {f.name for f in dataclasses.fields(Record)}
+
+
+def test_records_are_found_at_any_depth_and_once(tmp_path):
+    for i in range(3):
+        folder = tmp_path / "runs" / str(i)
+        folder.mkdir(parents=True)
+        write_record(record("a", i), folder / "record.json")
+    (tmp_path / "runs" / "other.json").write_text('{"metrics": 3}')
+    assert [r.seed for r in find_records([tmp_path, tmp_path / "runs" / "1"])] == [0, 1, 2]
+    with pytest.raises(FileNotFoundError, match="no record in"):
+        find_records([tmp_path / "nothing"])
+
+
+def test_table_has_mean_spread_and_every_seed():
+    values = (50.0, 53.0, 52.0)
+    table = comparison([record("b", s, knn_top1=v) for s, v in enumerate(values)] + [record("a", 0, knn_top1=40.0)])
+    rows = table.splitlines()
+    assert rows[0] == "| recipe | seeds | k-NN | image passes | each seed |"
+    spread = statistics.stdev(values)
+    assert rows[2] == f"| b | 3 | 51.67 ± {spread:.2f} | 1,000 | 0: 50.00; 1: 53.00; 2: 52.00 |"
+    assert rows[3] == "| a | 1 | 40.00 | 1,000 | 0: 40.00 |"
+    assert "- knn: k-NN (k=5)" in rows
+
+
+def test_table_refuses_one_run_twice_and_nothing():
+    with pytest.raises(ValueError, match=r"'a' occurs twice with one seed \(\[0, 0\]\)"):
+        comparison([record("a", 0), record("a", 0)])
+    with pytest.raises(ValueError, match="no records"):
+        comparison([])
+
+
+def test_table_goes_into_its_place():
+    text = "x\n<!-- relatum table r -->\nold\n<!-- end -->\n<!-- relatum table s -->\nkept\n<!-- end -->\n"
+    assert filled(text, "r", "new\n") == text.replace("old", "new")
+    with pytest.raises(ValueError, match="no place for the table"):
+        filled(text, "t", "new\n")
+
+
+def test_measurements_stand_beside_their_protocols():
+    text = measured({"knn_top1": 12.5, "linear_validation@0.1": 9.0}, {"knn": "k-NN (k=5)"})
+    assert "knn_top1    12.500" in text
+    assert "validation@" not in text
+    assert "knn: k-NN (k=5)" in text
+
+
+def test_figures_are_pictures(tmp_path):
+    figures.curves(record("a", 0), tmp_path / "curves.png")
+    images = [[torch.randint(0, 255, (8, 8, 3), dtype=torch.uint8) for _ in range(4)] for _ in range(2)]
+    figures.neighbours(images, [[0, 0, 1, 0], [1, 1, 0, 1]], ("cat", "dog"), tmp_path / "neighbours.png")
+    for classes in (3, 15, 40):
+        points = Embeddings(torch.randn(80, 2), torch.arange(80) % classes)
+        figures.feature_map(points, [str(c) for c in range(classes)], tmp_path / f"map{classes}.png")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG"), path
+    assert len(list(tmp_path.iterdir())) == 5
