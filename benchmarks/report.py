@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+TIMES = {"time": "seconds", "CPU": "cpu_seconds"}
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 HEAD = """# Benchmarks
@@ -52,10 +53,13 @@ def ratio(side: Mapping[str, Any], first: Mapping[str, Any], what: str) -> Sprea
     Args:
         what: `time`, `CPU`, or the name of a quantity.
     """
-    key = {"time": "seconds", "CPU": "cpu_seconds"}.get(what)
-    over, under = (x.get(key, []) if key else [x["quantities"][what]] * (what in x.get("quantities", {}))
-                   for x in (side, first))  # fmt: skip
-    pairs = [a / b for a, b in zip(over, under) if b > 0]
+
+    def values(entry: Mapping[str, Any]) -> list[float]:
+        if what in TIMES:
+            return entry.get(TIMES[what], [])
+        return [entry["quantities"][what]] if what in entry.get("quantities", {}) else []
+
+    pairs = [a / b for a, b in zip(values(side), values(first)) if b > 0]
     return spread(pairs) if pairs else None
 
 

@@ -165,7 +165,7 @@ def cases(args: argparse.Namespace) -> dict[str, Case]:
                 "lightly, channels_last": partial(lightly_step, args, True),
             },
             targets=[Target("lightly", at_least=1)],
-            tolerance=1e-6,
+            tolerance=1e-4,
         )
     }
 
@@ -175,9 +175,9 @@ BENCHMARK = Benchmark(
     question="How long is a SimCLR training step, beside lightly's?",
     work=(
         "random images in memory, two views by SimCLR's augmentation for CIFAR (no blur), a ResNet with the CIFAR "
-        "stem, a projector of two layers (128 wide, as many trainable parameters on both sides), NT-Xent, backward, "
-        "SGD with momentum; the same precision. lightly's views are made by worker processes, image by image, as its "
-        "examples do; Relatum's in the training process, by the batch. Relatum encodes both views in one pass, in "
+        "stem, a projector of two layers (128 wide, as many trainable parameters on both sides to 0.01 %), NT-Xent, "
+        "backward, SGD with momentum; the same precision. lightly's projector ends in one more batch norm. Its views "
+        "are made by worker processes, image by image, as its examples do; Relatum's in the training process, by the batch. Relatum encodes both views in one pass, in "
         "channels_last; lightly's examples encode them one after the other, and contiguous; its last row has "
         "channels_last too."
     ),

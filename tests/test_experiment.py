@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -198,6 +200,18 @@ def test_alignment_is_that_of_two_training_views(prepared, monkeypatch):
     unit_a, unit_b = (x.double() / x.double().square().sum(1, keepdim=True).sqrt() for x in (a, b))
     expected = sum(float(((p - q) ** 2).sum()) for p, q in zip(unit_a, unit_b)) / 240
     assert measured.metrics["alignment"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_views_are_made_in_full_precision(prepared, monkeypatch):
+    """Crops are products of matrices, which autocast would round to eight bits; bfloat16 is for the encoder alone."""
+    backbone = experiment.build(CONTRASTIVE, prepared).backbone
+    embed, seen, aligned = backbone.embed, [], []
+    monkeypatch.setattr(backbone, "embed", lambda views: seen.append(views) or embed(views))
+    for precision in (nullcontext, partial(torch.autocast, "cpu", torch.bfloat16)):
+        aligned.append(experiment.measure_alignment(backbone, CONTRASTIVE, prepared, CPU, precision).metrics)
+    assert torch.equal(torch.cat(seen[:8]), torch.cat(seen[8:]))
+    assert aligned[0] != aligned[1]
+    assert aligned[0]["alignment"] == pytest.approx(aligned[1]["alignment"], rel=0.1)
 
 
 def test_views_without_randomness_are_perfectly_aligned(prepared):

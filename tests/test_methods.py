@@ -177,6 +177,17 @@ def test_moco_follows_by_its_equation():
         torch.testing.assert_close(new, old + 0.1)
 
 
+def test_moco_momentum_rises_along_half_a_cosine():
+    method = build("moco", momentum=0.9, final_momentum=1.0)
+    for progress, expected in ((0.5, 0.95), (1.0, 1.0)):
+        before = [p.clone() for p in method.copy.parameters()]
+        for p, copied in zip([*method.backbone.parameters(), *method.projector.parameters()], before):
+            p.data = copied + 1.0
+        method.after_step(progress)
+        for old, new in zip(before, method.copy.parameters()):
+            torch.testing.assert_close(new, old + 1 - expected)
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_moco_query_never_meets_the_keys_of_its_own_images(symmetric, monkeypatch):
     method = build("moco", symmetric=symmetric).train()
@@ -233,6 +244,7 @@ def test_moco_refuses_groups_that_do_not_divide_the_batch():
     ("name", "chosen", "message"),
     [
         ("moco", {"momentum": 1.5}, "momentum is 1.5"),
+        ("moco", {"final_momentum": 2.0}, "momentum is 2.0"),
         ("moco", {"queue_size": 0}, "queue of 0 keys"),
         ("moco", {"key_splits": 0}, "key_splits is 0"),
         ("byol", {"momentum": -1.0}, "momentum is -1.0"),

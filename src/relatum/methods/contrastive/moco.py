@@ -20,6 +20,7 @@ from relatum.memory import MomentumCopy, Queue
 from relatum.methods.base import Method, Pairing
 from relatum.objectives import contrast_terms, query_key_contrast
 from relatum.relations import Cosine, Relation
+from relatum.schedules import cosine
 from relatum.types import Batch
 
 
@@ -39,6 +40,7 @@ class MoCo(Method):
         cosine_temperature: of those cosine terms; none means the same temperature.
         queue_size: how many keys; 65536 for ImageNet, 4096 for CIFAR.
         momentum: `m` in [0, 1]; 0.999 for ImageNet, 0.99 for CIFAR.
+        final_momentum: what `m` rises to along half a cosine; none keeps it constant, as in the papers.
         symmetric: let both views be query and key, at twice the cost.
         key_splits: how many groups; the batch must be divisible by it. 1 turns the shuffling off.
         hidden_width: of the projector; none means the width of the features.
@@ -57,14 +59,17 @@ class MoCo(Method):
         cosine_temperature: float | None = None,
         queue_size: int = 4096,
         momentum: float = 0.99,
+        final_momentum: float | None = None,
         symmetric: bool = False,
         key_splits: int = 4,
         hidden_width: int | None = None,
         out_width: int = 128,
     ) -> None:
         super().__init__(backbone)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum is {momentum}; expected a number in [0, 1] such as 0.99.")
+        final_momentum = momentum if final_momentum is None else final_momentum
+        for value in (momentum, final_momentum):
+            if not 0 <= value <= 1:
+                raise ValueError(f"momentum is {value}; expected a number in [0, 1] such as 0.99.")
         if key_splits < 1:
             raise ValueError(f"key_splits is {key_splits}; expected a positive number of groups, 1 for no shuffling.")
 
@@ -73,7 +78,7 @@ class MoCo(Method):
         self.projector = Projector(width, hidden_width or width, out_width, spaces=relation.spaces)
         self.copy = MomentumCopy(backbone, self.projector)
         self.queue = Queue(queue_size, self.projector.out_width, relation.spaces)
-        self.momentum = momentum
+        self.momentum, self.final_momentum = momentum, final_momentum
         self.symmetric = symmetric
         self.key_splits = key_splits
         self._new_keys: list[Tensor] = []
@@ -90,7 +95,8 @@ class MoCo(Method):
         return totals
 
     def after_step(self, progress: float) -> None:
-        self.copy.update(self.backbone, self.projector, momentum=self.momentum)
+        momentum = cosine(progress, self.momentum, self.final_momentum)
+        self.copy.update(self.backbone, self.projector, momentum=momentum)
         for keys in self._new_keys:
             self.queue.update(gather(keys))
         self._new_keys = []
