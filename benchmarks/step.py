@@ -177,9 +177,9 @@ BENCHMARK = Benchmark(
         "random images in memory, two views by SimCLR's augmentation for CIFAR (no blur), a ResNet with the CIFAR "
         "stem, a projector of two layers (128 wide, as many trainable parameters on both sides to 0.01 %), NT-Xent, "
         "backward, SGD with momentum; the same precision. lightly's projector ends in one more batch norm. Its views "
-        "are made by worker processes, image by image, as its examples do; Relatum's in the training process, by the batch. Relatum encodes both views in one pass, in "
-        "channels_last; lightly's examples encode them one after the other, and contiguous; its last row has "
-        "channels_last too."
+        "are made by worker processes, image by image, as its examples do; Relatum's in the training process, by the "
+        "batch. Relatum encodes both views in one pass, in channels_last; lightly's examples encode them one after the "
+        "other, and contiguous; its last row has channels_last too."
     ),
     limits=(
         "lightly's workers run on further cores while the training process uses its threads, so that with cores to "

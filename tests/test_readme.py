@@ -63,10 +63,10 @@ def test_what_pip_installs_is_there():
 def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     photos = tmp_path / "my-photos"
-    for name in ("cats", "dogs"):
+    for name, size in (("cats", (40, 36)), ("dogs", (34, 60))):  # of different sizes: they are streamed
         (photos / name).mkdir(parents=True)
         for i in range(24):
-            Image.effect_noise((40, 36), 60 + i).convert("RGB").save(photos / name / f"{i}.png")
+            Image.effect_noise(size, 60 + i).convert("RGB").save(photos / name / f"{i}.png")
     ran = 0
     for command in COMMANDS:
         if not command.startswith("relatum"):

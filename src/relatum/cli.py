@@ -88,7 +88,7 @@ def cost(args: Sequence[str]) -> None:
     from relatum import experiment
     from relatum.cost import measure_cost
     from relatum.recipe import Recipe
-    from relatum.training import _precision
+    from relatum.training import precision_of
 
     @dataclass(frozen=True)
     class Cost:
@@ -103,7 +103,7 @@ def cost(args: Sequence[str]) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = torch.device("cpu") if settings.accelerator == "cpu" else _device()
-    bf16 = _precision(chosen.recipe) == "bf16-mixed"
+    bf16 = precision_of(chosen.recipe) == "bf16-mixed"
     precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     prepared = experiment.prepare(chosen.recipe)
     measured = measure_cost(chosen.recipe, prepared, device, precision, repeats=chosen.repeats)

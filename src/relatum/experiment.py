@@ -24,7 +24,7 @@ from relatum.evaluation.geometry import alignment, effective_rank, uniformity
 from relatum.export import load_encoder
 from relatum.methods import METHODS, Method
 from relatum.precision import at_least_float32
-from relatum.randomness import seed_of
+from relatum.randomness import generator_of, seed_of
 from relatum.recipe import Recipe, build_method
 from relatum.types import Embeddings
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 Precision = Callable[[], AbstractContextManager]
 """Makes the context in which an encoder runs, such as autocast."""
 
+UNIFORMITY_IMAGES = 10_000  # at most; it grows with the square
 SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
 ALIGNED = 1000  # training images whose two views are compared at most
 
@@ -265,8 +266,10 @@ def measure(
         test_images, where = _test_images(prepared)
         bank_images = prepared.train
         bank = embeddings(backbone.embed, bank_images, recipe, source, device, precision)
-        metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(bank.features)}
-        protocols["geometry"] = f"backbone features of the {len(bank_images)} training images"
+        metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(_some(bank.features))}
+        protocols["geometry"] = (
+            f"backbone features of {len(bank_images)} training images (uniformity: {UNIFORMITY_IMAGES:,} at most)"
+        )
         if METHODS[recipe.method.name].pairing == "two-views":
             more, how = measure_alignment(backbone, recipe, prepared, device, precision)
             metrics, protocols = metrics | more, protocols | how
@@ -442,13 +445,19 @@ def _test_images(prepared: Prepared) -> tuple[Images | None, str]:
 
 
 def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`embed` in a precision of its own: views are made in full precision."""
+    """`embed` in a precision of its own: what is made of its features is computed in full precision."""
 
     def run(images: Tensor) -> Tensor:
         with precision():
             return embed(images)
 
     return run
+
+
+def _some(features: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    """All of few features, or a fixed random part of many: uniformity compares every pair."""
+    order = torch.randperm(len(features), generator=generator_of(SPLIT_SEED))
+    return features[order[:UNIFORMITY_IMAGES]]
 
 
 def _prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

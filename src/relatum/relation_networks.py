@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from relatum.heads import Projector, mlp
+from relatum.heads import Projector, mlp, separable
 from relatum.precision import at_least_float32
 from relatum.relations import Relation
 
@@ -48,23 +48,15 @@ def stack_pairs(rows: Float[Tensor, "t d"], anchors: int) -> Float[Tensor, "m _d
     return torch.cat([rows[:anchors].repeat(len(partners) // anchors, 1), partners], dim=1)
 
 
-def _separable(before: int, after: int, stride: int) -> nn.Sequential:
-    """A depthwise 3x3 convolution, then a pointwise one."""
-    return nn.Sequential(
-        nn.Conv2d(before, before, 3, stride, padding=1, groups=before, bias=False),
-        nn.Conv2d(before, after, 1, bias=False),
-    )
-
-
 def _norm(width: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
 def _rest(widths: list[int]) -> nn.Sequential:
     """All that follows the first pointwise convolution: block t takes `widths[t]` channels to `widths[t + 1]`."""
-    layers = [*_norm(widths[0]), _separable(widths[0], widths[1], 1), *_norm(widths[1])]
+    layers = [*_norm(widths[0]), separable(widths[0], widths[1], 1), *_norm(widths[1])]
     for before, after in pairwise(widths[1:]):
-        layers += [_separable(before, before, 2), *_norm(before), _separable(before, after, 1), *_norm(after)]
+        layers += [separable(before, before, 2), *_norm(before), separable(before, after, 1), *_norm(after)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -95,8 +87,8 @@ class PairProjection(nn.Module):
     def __init__(self, channels: int, width: int, layers: int, *, groups: int = 1) -> None:
         super().__init__()
         widths = _widths(width, layers)
-        self.anchor = _separable(channels, widths[0], 2)
-        self.partner = _separable(channels, widths[0], 2)
+        self.anchor = separable(channels, widths[0], 2)
+        self.partner = separable(channels, widths[0], 2)
         self.rest = _rest(widths)
         self.groups = groups
         self.out_width = widths[-1]
@@ -125,7 +117,7 @@ class ImageProjection(nn.Module):
         widths = _widths(width // 2, layers)
         self.network: nn.Module
         if layers:
-            self.network = nn.Sequential(_separable(channels, widths[0], 2), _rest(widths))
+            self.network = nn.Sequential(separable(channels, widths[0], 2), _rest(widths))
         else:
             self.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.out_width = 2 * (widths[-1] if layers else channels)

@@ -88,7 +88,7 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool 
         accelerator=recipe.train.accelerator,
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_spawn",
-        precision=_precision(recipe),
+        precision=precision_of(recipe),
     )
     # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
     fabric.launch(cast(Any, _run), to_dict(recipe), str(run), resume, profile, quiet)
@@ -263,7 +263,8 @@ def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
     method.backbone.chunk = size
 
 
-def _precision(recipe: Recipe) -> Any:
+def precision_of(recipe: Recipe) -> Any:
+    """The precision that the recipe asks for; "auto" is bf16-mixed where the processor computes it, else float32."""
     if recipe.train.precision != "auto":
         return recipe.train.precision
     gpu = recipe.train.accelerator != "cpu" and torch.cuda.is_available()
@@ -361,7 +362,7 @@ def _headline(recipe: Recipe, prepared: Prepared, steps: int, fabric: Fabric) ->
         f"{recipe.method.name} on {source.name} with {recipe.model.name}, "
         f"{len(prepared.train)} images to train on ({kind}), {held} held out, {test} to test on; "
         f"{recipe.train.epochs} epochs of {steps} steps on {fabric.world_size} x {fabric.device.type} in "
-        f"{_precision(recipe)}"
+        f"{precision_of(recipe)}"
     )
 
 
@@ -419,7 +420,7 @@ def _finish(
             "devices": fabric.world_size,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "precision": _precision(recipe),
+            "precision": precision_of(recipe),
         },
         data={
             "train": len(prepared.train),
@@ -438,14 +439,14 @@ def _finish(
     )
     figures.curves(record, run / "curves.png")
     if recipe.evaluation.figures and test is not None:
-        _look(run, recipe, prepared, test)
+        _look(run, fabric, recipe, prepared, method, test)
     write_record(record, run / "record.json")
     if not quiet:
         print(tables.measured(metrics, protocols))
         print(f"all of it is in {run}/")
 
 
-def _look(run: Path, recipe: Recipe, prepared: Prepared, test: Embeddings) -> None:
+def _look(run: Path, fabric: Fabric, recipe: Recipe, prepared: Prepared, method: Method, test: Embeddings) -> None:
     """Pictures of the test set: what the encoder holds to be alike, and the map of its features."""
     source = prepared.source
     images = source.test if source.test is not None else prepared.held_out
@@ -461,8 +462,16 @@ def _look(run: Path, recipe: Recipe, prepared: Prepared, test: Embeddings) -> No
             source.classes,
             run / "neighbours.png",
         )
-    if len(images) > figures.LEAST_MAPPED:
-        figures.feature_map(tsne(test, seed=recipe.train.seed), source.classes, run / "tsne.png")
+    if len(images) < figures.LEAST_MAPPED:
+        return
+
+    def mapped(features: Embeddings) -> Embeddings:
+        return tsne(features, seed=recipe.train.seed, perplexity=min(30.0, (len(images) - 1) / 3))
+
+    figures.feature_map(mapped(test), source.classes, run / "tsne.png")
+    if recipe.evaluation.stages:
+        stages = experiment.stage_embeddings(method.backbone, images, recipe, source, fabric.device, fabric.autocast)
+        figures.stage_maps([mapped(stage) for stage in stages], source.classes, run / "stages.png")
 
 
 def _processor() -> str:

@@ -13,6 +13,10 @@ from relatum.recipes.contrastive import (
     cifar_simclr_jaccard,
     cifar_simsiam,
     cifar_supcon,
+    paper_moco,
+    paper_moco_jaccard,
+    paper_simclr,
+    paper_simclr_jaccard,
 )
 from relatum.recipes.demo import demo
 from relatum.recipes.distill import SETTINGS
@@ -44,6 +48,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "simsiam": cifar_simsiam,
     "debiased": cifar_debiased,
     "supcon": cifar_supcon,
+    "paper-simclr": paper_simclr,
+    "paper-simclr-jaccard": paper_simclr_jaccard,
+    "paper-moco": paper_moco,
+    "paper-moco-jaccard": paper_moco_jaccard,
     "supervised": distill.supervised,
     "label-smoothing": distill.label_smoothing,
     "teacher": distill.teacher,
