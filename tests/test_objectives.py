@@ -210,7 +210,9 @@ def test_soft_cross_entropy_and_kl_divergence():
 def test_gradient_of_the_kl_divergence_is_free_of_the_temperature():
     student = (0.01 * torch.randn(5, 4, dtype=torch.float64)).requires_grad_()
     teacher = 0.01 * torch.randn(5, 4, dtype=torch.float64)
-    norms = [torch.autograd.grad(kl_divergence(student, teacher, t), student)[0].norm().item() for t in (1.0, 4.0, 20.0)]
+    norms = [
+        torch.autograd.grad(kl_divergence(student, teacher, t), student)[0].norm().item() for t in (1.0, 4.0, 20.0)
+    ]
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
     assert norms[2] == pytest.approx(norms[0], rel=0.02)
 

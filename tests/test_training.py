@@ -237,6 +237,7 @@ def test_bad_settings_are_refused_before_training(recipe, message, tmp_path, mon
     monkeypatch.setattr(training, "_train_epoch", lambda *args: pytest.fail("training began"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         training.fit(recipe, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists(), "the name of the folder stays free"
 
 
 def test_two_processes_train_together(tmp_path):

@@ -90,8 +90,13 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool 
         strategy="auto" if devices == 1 else "ddp_spawn",
         precision=precision_of(recipe),
     )
-    # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
-    fabric.launch(cast(Any, _run), to_dict(recipe), str(run), resume, profile, quiet)
+    try:
+        # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
+        fabric.launch(cast(Any, _run), to_dict(recipe), str(run), resume, profile, quiet)
+    except Exception:
+        if not resume and not (run / "tensorboard").exists():  # refused before training: nothing is lost, and the name stays free
+            shutil.rmtree(run)
+        raise
     return read_record(run)
 
 
