@@ -94,7 +94,8 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool 
         # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
         fabric.launch(cast(Any, _run), to_dict(recipe), str(run), resume, profile, quiet)
     except Exception:
-        if not resume and not (run / "tensorboard").exists():  # refused before training: nothing is lost, and the name stays free
+        # Refused before training: nothing is lost, and the name stays free.
+        if not resume and not (run / "tensorboard").exists():
             shutil.rmtree(run)
         raise
     return read_record(run)
