@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
 import statistics
+import subprocess
 
 import pytest
 import torch
 
-from relatum.reports import figures
+from relatum.reports import figures, records
 from relatum.reports.records import Record, find_records, read_record, versions, write_record
 from relatum.reports.tables import comparison, filled, measured
 from relatum.types import Embeddings
@@ -34,6 +36,21 @@ def test_a_record_survives_its_file(tmp_path):
     assert read_record(tmp_path) == written
     assert read_record(tmp_path / "record.json") == written
     assert set(json.loads((tmp_path / "record.json").read_text())) == {f.name for f in dataclasses.fields(Record)}
+
+
+def test_the_commit_is_that_of_a_checkout_or_none(tmp_path, monkeypatch):
+    found = records.commit()
+    assert found == "" or re.fullmatch(r"[0-9a-f]{40}\+?", found)
+    installed = tmp_path / "site-packages" / "records.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "c"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "__file__", str(installed))
+    assert records.commit() == "", "the checkout around an installed copy is not ours"
 
 
 def test_records_are_found_at_any_depth_and_once(tmp_path):
