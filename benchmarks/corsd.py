@@ -10,28 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relatum.backbones import Backbone
+from relatum.cost import saved_bytes
 from relatum.methods.distill.corsd import CORSD
 from relatum.types import Batch
 
 SAVED = "saved activations MiB"
-
-
-def saved_bytes(forward: Callable[[], object]) -> int:
-    """The bytes that autograd keeps of `forward`, beside parameters and their like that were there before."""
-    storages: dict[int, int] = {}
-    kept: list[Tensor] = []  # alive until the end, or another tensor might come to lie at the same address
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()
-    del result
-    return sum(storages.values())
 
 
 def multiply_adds(module: nn.Module, forward: Callable[[], object]) -> int:
@@ -93,13 +76,14 @@ def step(args: argparse.Namespace, side: str) -> Job:
 
 def saved(args: argparse.Namespace, side: str) -> dict[str, float]:
     module, loss = side_of(args, side)
-    total = saved_bytes(loss)
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    total = saved_bytes(loss, own)
     if isinstance(module, CORSD) and module.checkpoint:
         # The projections keep nothing, but the largest lives again in the backward pass, beside all of the backbone.
         n = args.triples
         stages = [maps.detach().requires_grad_() for maps in module.backbone(torch.cat(triples(args).views)).stages]
         total += max(
-            saved_bytes(lambda g=g, maps=maps: g(maps, n)) - maps.untyped_storage().nbytes()
+            saved_bytes(lambda g=g, maps=maps: g(maps, n), own) - maps.untyped_storage().nbytes()
             for g, maps in zip(module.projections, stages)
         )
     return {SAVED: total / 2**20}

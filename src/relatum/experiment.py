@@ -56,6 +56,14 @@ class Prepared(NamedTuple):
         """Whether all training images have a class."""
         return bool((self.train.labels >= 0).all())
 
+    @property
+    def test(self) -> tuple[Images | None, str]:
+        """What is measured at the end, and its name in a protocol: held-out images where the set has no test images."""
+        test, held_out = self.source.test, self.held_out
+        if test is None and held_out is not None:
+            return held_out, f"{len(held_out)} held-out training images"
+        return test, f"{len(test)} test images" if test is not None else ""
+
 
 def prepare(recipe: Recipe) -> Prepared:
     """Load, cut and split the images, and refuse what the recipe cannot be trained on before any work is lost.
@@ -263,7 +271,7 @@ def measure(
     metrics: dict[str, float] = {}
     protocols: dict[str, str] = {}
     with evaluating(backbone):
-        test_images, where = _test_images(prepared)
+        test_images, where = prepared.test
         bank_images = prepared.train
         bank = embeddings(backbone.embed, bank_images, recipe, source, device, precision)
         metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(_some(bank.features))}
@@ -360,7 +368,7 @@ def measure_augmented(
     protocol = (
         f"{linear}; backbone features of crops of {view.min_scale:.0%} to 100% of the area, mirrored with probability "
         f"{view.flip:g}, drawn anew in each epoch; {len(images)} training against clean views of "
-        f"{_test_images(prepared)[1]}, last epoch"
+        f"{prepared.test[1]}, last epoch"
     )
     return Measurements(_prefix("linear_augmented", metrics), {"linear_augmented": protocol})
 
@@ -388,7 +396,7 @@ def measure_stages(
 ) -> Measurements:
     """k-NN on the features of every stage: at what depth classes come apart (Yu et al. 2023, Fig. 2, in numbers)."""
     source, knn = prepared.source, recipe.evaluation.knn
-    test_images, where = _test_images(prepared)
+    test_images, where = prepared.test
     if test_images is None or not prepared.labelled:
         return Measurements({}, {})
     banks, tests = (
@@ -410,7 +418,7 @@ def measure_baselines(
 ) -> Measurements:
     """k-NN on raw pixels and on the untrained encoder: what training has to beat."""
     source, knn = prepared.source, recipe.evaluation.knn
-    test_images = source.test if source.test is not None else prepared.held_out
+    test_images, _ = prepared.test
     if test_images is None or not prepared.labelled:
         return Measurements({}, {})
     untrained = build(recipe, prepared).to(device).eval()
@@ -434,14 +442,6 @@ def thumbnail(images: Images, i: int, size: int) -> UInt8[Tensor, "s s c"]:
 def logits_of(backbone: Backbone) -> Callable[[Tensor], Float[Tensor, "n k"]]:
     """The classifier as a function of images."""
     return lambda images: backbone(images).logits
-
-
-def _test_images(prepared: Prepared) -> tuple[Images | None, str]:
-    """What is measured at the end, and its name in a protocol: held-out images where the set has no test images."""
-    test, held_out = prepared.source.test, prepared.held_out
-    if test is None and held_out is not None:
-        return held_out, f"{len(held_out)} held-out training images"
-    return test, f"{len(test)} test images" if test is not None else ""
 
 
 def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

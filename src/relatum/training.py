@@ -455,7 +455,7 @@ def _finish(
 def _look(run: Path, fabric: Fabric, recipe: Recipe, prepared: Prepared, method: Method, test: Embeddings) -> None:
     """Pictures of the test set: what the encoder holds to be alike, and the map of its features."""
     source = prepared.source
-    images = source.test if source.test is not None else prepared.held_out
+    images, _ = prepared.test
     assert images is not None  # there are embeddings of them
     shown = min(len(images) - 1, figures.NEIGHBOURS)
     if shown >= 1:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from relatum.recipe import Recipe
-from relatum.recipes import distill
+from relatum.recipes import distill, small
 from relatum.recipes.contrastive import (
     cifar_byol,
     cifar_debiased,
@@ -20,23 +20,6 @@ from relatum.recipes.contrastive import (
 )
 from relatum.recipes.demo import demo
 from relatum.recipes.distill import SETTINGS
-from relatum.recipes.small import (
-    small_corsd,
-    small_corsd_jaccard,
-    small_corsd_l2,
-    small_cs_kd,
-    small_label_smoothing,
-    small_moco,
-    small_moco_jaccard,
-    small_ps_kd,
-    small_relation_l2,
-    small_sd,
-    small_simclr,
-    small_simclr_jaccard,
-    small_simclr_jaccard_alone,
-    small_supervised,
-    small_tf_kd_virtual,
-)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
@@ -79,21 +62,30 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-corsd": distill.imagenet_corsd,
     "cub200-supervised": distill.cub200_supervised,
     "cub200-corsd": distill.cub200_corsd,
-    "small-simclr": small_simclr,
-    "small-simclr-jaccard": small_simclr_jaccard,
-    "small-simclr-jaccard-alone": small_simclr_jaccard_alone,
-    "small-moco": small_moco,
-    "small-moco-jaccard": small_moco_jaccard,
-    "small-supervised": small_supervised,
-    "small-label-smoothing": small_label_smoothing,
-    "small-corsd": small_corsd,
-    "small-corsd-l2": small_corsd_l2,
-    "small-corsd-jaccard": small_corsd_jaccard,
-    "small-relation-l2": small_relation_l2,
-    "small-sd": small_sd,
-    "small-cs-kd": small_cs_kd,
-    "small-ps-kd": small_ps_kd,
-    "small-tf-kd-virtual": small_tf_kd_virtual,
+    "small-simclr": small.simclr,
+    "small-simclr-jaccard": small.simclr_jaccard,
+    "small-simclr-jaccard-alone": small.simclr_jaccard_alone,
+    "small-moco": small.moco,
+    "small-moco-jaccard": small.moco_jaccard,
+    "small-supervised": small.supervised,
+    "small-label-smoothing": small.label_smoothing,
+    "small-corsd": small.corsd,
+    "small-corsd-l2": small.corsd_l2,
+    "small-corsd-jaccard": small.corsd_jaccard,
+    "small-relation-l2": small.relation_l2,
+    "small-sd": small.sd,
+    "small-cs-kd": small.cs_kd,
+    "small-ps-kd": small.ps_kd,
+    "small-tf-kd-virtual": small.tf_kd_virtual,
+    "small-teacher": small.teacher,
+    "small-kd": small.kd,
+    "small-fitnet": small.fitnet,
+    "small-at": small.at,
+    "small-sp": small.sp,
+    "small-rkd": small.rkd,
+    "small-cc": small.cc,
+    "small-dml": small.dml,
+    "small-tf-kd": small.tf_kd,
 }
 """Every recipe by the name that the command line uses."""
 
