@@ -210,7 +210,7 @@ class TestSwitch:
     def test_auto_is_plain_for_few_pairs_and_blocks_for_many(self):
         few, many = torch.zeros(64, 4), torch.zeros(1024, 4)
         assert blocks.size("auto", [Cosine()], few) is None
-        assert blocks.size("auto", [Cosine()], many) == 512
+        assert blocks.size("auto", [Cosine()], many) == 384
         assert blocks.size("auto", [Cosine()], few, torch.zeros(65536, 4)) == 32
         assert blocks.size("auto", [Cosine()], few, few) is None
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from relatum.backbones import Backbone
+from relatum.methods.distill import rkd
 from relatum.methods.distill.at import AT, attention, attention_loss
 from relatum.methods.distill.cc import CC, correlation_loss, neighbour_loss
 from relatum.methods.distill.common import same_size
@@ -17,7 +18,7 @@ from relatum.methods.distill.dml import DML, mutual_divergences
 from relatum.methods.distill.fitnet import FitNet, hint_loss, regressor
 from relatum.methods.distill.kd import KD
 from relatum.methods.distill.label_smoothing import LabelSmoothing
-from relatum.methods.distill.rkd import RKD, angle_loss, cosines, distance_loss, distances
+from relatum.methods.distill.rkd import RKD, Triangles, angle_loss, distance_loss, distances
 from relatum.methods.distill.sp import SP, similarity_loss
 from relatum.methods.distill.supervised import Supervised
 from relatum.objectives import kl_divergence
@@ -357,7 +358,7 @@ def test_a_batch_that_holds_every_image_twice(loss, factor):
 
 def naive_cosines(f):
     e = F.normalize(f[:, None] - f, dim=2)
-    return torch.einsum("ijd,kjd->ijk", e, e)
+    return torch.einsum("jid,jkd->jik", e, e)
 
 
 def near_points(norm, gap):
@@ -372,7 +373,8 @@ def test_distances_and_angles_of_near_points_far_from_the_origin(norm, gap):
     exact = f.double()
     d = torch.stack([torch.stack([(a - b).norm() for b in exact]) for a in exact])
     assert torch.allclose(distances(f).double(), d, rtol=1e-6, atol=0)
-    assert torch.allclose(cosines(distances(f)).double(), naive_cosines(exact), rtol=0, atol=2e-4)
+    cosines = Triangles(distances(f)).cosines(slice(None), torch.empty(8, 8, 8))
+    assert torch.allclose(cosines.double(), naive_cosines(exact), rtol=0, atol=2e-4)
 
 
 def test_distance_survives_where_the_product_form_in_float32_does_not():
@@ -384,16 +386,29 @@ def test_distance_survives_where_the_product_form_in_float32_does_not():
 
 
 def test_gradients_of_distances_and_angles_equal_those_of_the_naive_form():
-    f = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    f, g = (torch.randn(6, d, dtype=torch.float64, requires_grad=True) for d in (4, 9))
+    other = distances(g.detach())
+    assert torch.autograd.gradcheck(lambda x: distance_loss(distances(x), other), f)
+    assert torch.autograd.gradcheck(lambda x, y: angle_loss(distances(x), distances(y)), (f, g))
     # A side of length 0, whose unit vector the naive form differentiates by 1e12, has no part in this.
     proper = 1 - torch.eye(6, dtype=torch.float64)
-    weight = torch.randn(6, 6, 6, dtype=torch.float64) * proper[:, :, None] * proper
-    ours = torch.autograd.grad((weight * cosines(distances(f))).sum(), f)[0]
-    naive = torch.autograd.grad((weight * naive_cosines(f)).sum(), f)[0]
-    assert torch.allclose(ours, naive, rtol=1e-8, atol=1e-10)
-    other = distances(torch.randn(6, 9, dtype=torch.float64))
-    assert torch.autograd.gradcheck(lambda x: distance_loss(distances(x), other), f)
-    assert torch.autograd.gradcheck(lambda x: angle_loss(distances(x), other), f)
+    naive = F.smooth_l1_loss(naive_cosines(f), naive_cosines(g), reduction="none") * proper[:, :, None] * proper
+    ours = angle_loss(distances(f), distances(g), "all")
+    assert ours.item() == pytest.approx(naive.mean().item(), rel=1e-12)
+    for a, b in zip(torch.autograd.grad(ours, (f, g)), torch.autograd.grad(naive.mean(), (f, g))):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("triples", [1, 150, 10**6], ids=["a-vertex", "ragged", "whole"])
+def test_angles_do_not_depend_on_how_many_are_at_hand(triples, monkeypatch):
+    a, b = (distances(torch.randn(7, 5, dtype=torch.float64)).requires_grad_() for _ in range(2))
+    expected = angle_loss(a, b)
+    gradients = torch.autograd.grad(expected, (a, b))
+    monkeypatch.setitem(rkd.TRIPLES, "cpu", triples)
+    again = angle_loss(a, b)
+    assert torch.allclose(again, expected, rtol=1e-12)
+    for one, two in zip(torch.autograd.grad(again, (a, b)), gradients):
+        assert torch.allclose(one, two, rtol=1e-10)
 
 
 @pytest.mark.parametrize("collapsed", [False, True], ids=["two-equal", "all-equal"])

@@ -171,7 +171,12 @@ def _train_epoch(
     window: list[Tensor] = []  # the loss terms since the last look: a look waits for the device
     images, rate, names = 0, 0.0, []
     bar = tqdm(
-        _labelled(loader.epoch(epoch)), total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=quiet, unit="step"
+        _labelled(loader.epoch(epoch)),
+        total=steps,
+        desc=f"epoch {epoch + 1}",
+        leave=False,
+        disable=True if quiet else None,  # None: a terminal gets the bar, a log file does not
+        unit="step",
     )
     for step, batch in enumerate(bar):
         at = epoch * steps + step

@@ -12,11 +12,12 @@ here. They differ in the tuples: the code averages over all n^2 pairs and n^3 tr
 twice and cost nothing, which makes its terms (n - 1)/n and (n - 1)(n - 2)/n^2 times the paper's.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from relatum.backbones import Backbone
@@ -29,6 +30,9 @@ from relatum.types import Batch
 
 Tuples = Literal["distinct", "all"]
 """What is averaged over: tuples of distinct examples (the paper), or all of them (the authors' code)."""
+
+TRIPLES = {"cpu": 2**18, "gpu": 2**24}
+"""Whose angles are at hand at once: on a CPU what its cache holds (measured), on a GPU a guess."""
 
 
 class RKD(Method):
@@ -101,18 +105,84 @@ def distances(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return squared.masked_fill(same, 1).sqrt().masked_fill(same, 0).to(embedding.dtype)
 
 
-@full_precision
-def cosines(distance: Float[Tensor, "n n"]) -> Float[Tensor, "n n n"]:
-    """`[i, j, k]`: the cosine of the angle at point j between points i and k; 0 where a side has no length.
+class Triangles:
+    """The distances of n points, and what their angles need of them."""
 
-    By the law of cosines, (d_ij^2 + d_jk^2 - d_ik^2) / (2 d_ij d_jk): the rounding grows with the ratio of the sides
-    only, not with their lengths, so that float32 serves.
+    def __init__(self, distance: Float[Tensor, "n n"]) -> None:
+        same = distance == 0
+        self.length = distance
+        self.squared = distance.square()
+        self.inverse = distance.masked_fill(same, 1).reciprocal().masked_fill(same, 0)
+
+    def cosines(self, vertices: slice, out: Float[Tensor, "m n n"]) -> Float[Tensor, "m n n"]:
+        """`[j, i, k]`: the cosine of the angle at vertex j between points i and k; 0 where a side has no length.
+
+        By the law of cosines, (d_ji^2 + d_jk^2 - d_ik^2) / (2 d_ji d_jk): the rounding grows with the ratio of the
+        sides only, not with their lengths, so that float32 serves.
+        """
+        d, inverse = self.length[vertices], self.inverse[vertices]
+        half = 0.5 * inverse
+        torch.mul(self.squared, inverse[:, :, None], out=out)
+        torch.sub(d[:, :, None], out, out=out)
+        return out.mul_(half[:, None, :]).addcmul_(half[:, :, None], d[:, None, :])
+
+    def add_gradient(
+        self,
+        gradient: Float[Tensor, "n n"],
+        vertices: slice,
+        slope: Float[Tensor, "m n n"],
+        radial: Float[Tensor, "m n"],
+    ) -> None:
+        """Add the derivatives by the distances of a function of the cosines at some vertices.
+
+        Args:
+            gradient: what they are added to.
+            vertices: m of them.
+            slope: the derivatives by the cosines, symmetric in i and k; used up.
+            radial: for each j and i the sum over k of these times the cosines.
+        """
+        d, inverse = self.length[vertices], self.inverse[vertices]
+        slope.mul_(inverse[:, None, :])
+        gradient[vertices] += (slope.sum(2).mul_(d) - radial).mul_(2 * inverse)
+        gradient.addcmul_(self.length, slope.mul_(inverse[:, :, None]).sum(0), value=-1)
+
+
+class _AngleDifference(torch.autograd.Function):
+    """`sum_jik h(C_jik - C'_jik)` over the cosines of two networks, some vertices j at a time: no n^3 numbers are kept.
+
+    The gradient is computed together with the value. With G = h' and v = 1 / d, the derivative by d_ji is
+
+        2 d_ji v_ji sum_k G_jik v_jk - 2 v_ji sum_k G_jik C_jik - d_ji sum_l G_lji v_lj v_li.
     """
-    same = distance == 0
-    inverse = distance.masked_fill(same, 1).reciprocal().masked_fill(same, 0)
-    squared = distance.square()
-    triangle = squared[:, :, None] + squared - squared[:, None, :]
-    return triangle * (0.5 * inverse[:, :, None]) * inverse
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, block: int) -> Tensor:
+        n = len(student)
+        a, b = Triangles(student), Triangles(teacher)
+        by_student, by_teacher = (torch.zeros_like(student) if wanted else None for wanted in ctx.needs_input_grad[:2])
+        total = student.new_zeros(())
+        # Kept for all blocks: fresh pages cost as much as the arithmetic.
+        buffers = student.new_empty(3, min(block, n), n, n)
+        for start in range(0, n, block):
+            vertices = slice(start, min(start + block, n))
+            own, difference, slope = buffers[:, : vertices.stop - start]
+            a.cosines(vertices, own)
+            torch.sub(own, b.cosines(vertices, difference), out=difference)
+            torch.clamp(difference, -1, 1, out=slope)
+            radial = own.mul_(slope).sum(2)
+            moved = difference.mul_(slope).sum(2)
+            total += moved.sum() - 0.5 * torch.dot(slope.flatten(), slope.flatten())
+            if by_teacher is not None:
+                b.add_gradient(by_teacher, vertices, torch.neg(slope, out=own), moved - radial)
+            if by_student is not None:
+                a.add_gradient(by_student, vertices, slope, radial)
+        ctx.save_for_backward(by_student, by_teacher)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if g is None else g * above for g in ctx.saved_tensors), None
 
 
 @full_precision
@@ -157,5 +227,6 @@ def angle_loss(
     n = len(student)
     if n < 3:
         raise ValueError(f"a batch of {n} image(s) has no triples; expected at least 3 images, or angle_weight=0.")
-    total = F.smooth_l1_loss(cosines(student), cosines(teacher), reduction="sum")
+    block = max(1, TRIPLES["cpu" if student.device.type == "cpu" else "gpu"] // n**2)
+    total = _AngleDifference.apply(student, teacher, block)
     return total / (n * (n - 1) * (n - 2) if tuples == "distinct" else n**3)
