@@ -434,7 +434,7 @@ def test_the_contrastive_view_needs_no_value_on_the_host() -> None:
 
 COMPILED = """
 import torch
-from relatum.data.views import ContrastiveView
+from relatum.data.views import ClassifierView, ContrastiveView
 
 view = ContrastiveView(blur=0.5, solarize=0.5)
 images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
@@ -443,6 +443,15 @@ uniforms = torch.rand(6, 36)
 found = torch.compile(view.render, fullgraph=True, backend="eager")(images, uniforms, *statistics)
 torch.testing.assert_close(found, view.render(images, uniforms, *statistics), atol=1e-5, rtol=0)
 assert found.is_contiguous(memory_format=torch.channels_last)
+
+compiler = torch.compile
+torch.compile = lambda function: compiler(function, backend="eager")  # without the code generator, for its time
+for view in (view, ClassifierView(autoaugment=True, cutout=8)):
+    compiled = view.compiled()
+    for one, two in ((view, compiled), (view.finish, compiled.finish)):
+        a, b = (make(images, *statistics, torch.Generator().manual_seed(1)) for make in (one, two))
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=0)
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 2
 """
 
 

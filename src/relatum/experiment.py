@@ -134,6 +134,7 @@ def build_loader(
         rank=rank,
         world_size=world_size,
         workers=recipe.data.workers,
+        compile=recipe.train.compile,
     )
 
 

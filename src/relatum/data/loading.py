@@ -95,6 +95,7 @@ class Loader:
         dtype: of the views.
         rank, world_size: this process's part of each batch; `world_size` divides n.
         workers: processes that decode and crop streamed images; 0 does so in this one.
+        compile: compile what is made of the images on the device.
 
     Raises:
         ValueError: `copies`, `workers` or the ranks are out of range, or n is no multiple of `world_size`.
@@ -115,12 +116,18 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        compile: bool = False,
     ) -> None:
         if copies < 1 or workers < 0:
             raise ValueError(f"copies={copies} must be at least 1, and workers={workers} at least 0")
         self.device = torch.device(device)
         self.images, self.labels = _placed(images, self.device), images.labels.to(device)
-        self.view, self.mean, self.std, self.dtype = view, tuple(mean), tuple(std), dtype
+        self.view, self.mean, self.std, self.dtype = (
+            view.compiled() if compile else view,
+            tuple(mean),
+            tuple(std),
+            dtype,
+        )
         self.copies, self.seed, self.rank = copies, seed, rank
         self._part = lambda epoch: shard(indices(epoch), rank, world_size)
         self._plan = Plan(self._part(0))

@@ -10,6 +10,7 @@ one (`crop_image`), and a batch of such crops is finished on the device (`finish
 values, and every parameter torchvision's distribution.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -82,8 +83,28 @@ class View(ABC):
             uniforms: numbers in [0, 1), `geometry_draws` for each image and then `appearance_draws`.
         """
         geometry, appearance = uniforms.split((self.geometry_draws, self.appearance_draws), 1)
-        crops = self.crop_batch(images, geometry)
-        return normalise(self.appearance(crops, mean, appearance), mean, std, dtype)
+        return self.render_crops(self.crop_batch(images, geometry), appearance, mean, std, dtype)
+
+    def render_crops(
+        self,
+        crops: Float[Tensor, "n c s s"],
+        uniforms: Float[Tensor, "n a"],
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+    ) -> Float[Tensor, "n c s s"]:
+        """The second half of `render`: all that comes after the crop."""
+        return normalise(self.appearance(crops, mean, uniforms), mean, std, dtype)
+
+    def compiled(self) -> "View":
+        """The same view, compiled by torch.compile when it is first called: that takes seconds to a minute.
+
+        Its values differ by rounding. AutoAugment stays as it is: what it does depends on what it draws.
+        """
+        view = copy.copy(self)
+        for name in ("render", "render_crops"):
+            object.__setattr__(view, name, torch.compile(getattr(self, name)))  # the class is frozen
+        return view
 
     def __call__(
         self,
@@ -121,7 +142,7 @@ class View(ABC):
         """The second half of `__call__`, for a batch of crops that `crop_image` made. Args, Raises: the same."""
         _require_bytes(crops)
         uniforms = torch.rand(len(crops), self.appearance_draws, generator=generator, device=crops.device)
-        return normalise(self.appearance(to_unit(crops), mean, uniforms), mean, std, dtype)
+        return self.render_crops(to_unit(crops), uniforms, mean, std, dtype)
 
 
 @dataclass(frozen=True)
@@ -532,6 +553,7 @@ def cutout_mask(size: int, side: int, uniforms: Float[Tensor, "n 2"]) -> Bool[Te
     return hidden[:, 0, :, None] & hidden[:, 1, None, :]
 
 
+@torch.compiler.disable
 def auto_augment(images: UInt8[Tensor, "n c h w"], uniforms: Float[Tensor, "n 5"]) -> UInt8[Tensor, "n c h w"]:
     """The CIFAR-10 policy of AutoAugment, with a sub-policy, probabilities and signs drawn for each image.
 
