@@ -168,7 +168,7 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark.name}", description=benchmark.question)
     benchmark.arguments(parser)
-    parser.add_argument("--repeats", type=int, default=5, help="counted turns")
+    parser.add_argument("--repeats", type=int, default=5, help="counted turns; 0 measures memory alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
@@ -178,8 +178,11 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--sides", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.repeats < 1 or args.threads < 1:
-        parser.error(f"--repeats is {args.repeats} and --threads {args.threads}; expected at least 1 of each")
+    if args.repeats < (0 if args.memory else 1) or args.threads < 1:
+        parser.error(
+            f"--repeats is {args.repeats} and --threads {args.threads}; expected at least 1 of each, or --repeats 0 "
+            "for memory alone"
+        )
     cases = benchmark.cases(args)
     if args.measure:
         torch.set_num_threads(args.threads)
@@ -224,11 +227,11 @@ def _measured(
         return json.loads(done.stdout.splitlines()[-1])
 
     print(f"{benchmark.name}: {name} ...", file=sys.stderr, flush=True)
-    found: dict[str, dict[str, Any]] = {side: {} for side in case.sides}
+    found: dict[str, dict[str, Any]] = {side: {"seconds": [], "cpu_seconds": []} for side in case.sides}
     if args.memory:
         for side in case.sides:
-            found |= child("memory", [side])
-    alive = [side for side in found if "error" not in found[side]]
+            found[side] |= child("memory", [side])[side]
+    alive = [side for side in found if "error" not in found[side]] if args.repeats else []
     for side, entry in (child("time", alive) if alive else {}).items():
         entry["quantities"] = found[side].get("quantities", {}) | entry.get("quantities", {})
         found[side] = entry

@@ -76,7 +76,8 @@ def table(case: Mapping[str, Any]) -> str:
         if "error" in side:
             lines.append(_row([side["name"], side["error"].replace("|", "\\|"), *[""] * (len(heads) - 2)]))
             continue
-        cells = [side["name"], str(spread(side["seconds"])), *(_ratio(side, first, w) for w in ("time", "CPU"))]
+        seconds = str(spread(side["seconds"])) if side["seconds"] else ""
+        cells = [side["name"], seconds, *(_ratio(side, first, w) for w in ("time", "CPU"))]
         for name in quantities:
             value = side["quantities"].get(name)
             cells += ["" if value is None else number(value), _ratio(side, first, name)]

@@ -44,6 +44,14 @@ def result() -> dict:
     }
 
 
+def test_memory_alone_has_no_seconds(result: dict) -> None:
+    for side in result["cases"][0]["sides"]:
+        side |= {"seconds": [], "cpu_seconds": []}
+    text = report.render([result])
+    assert "| ours |  | 1 | 1 | 2.00 | 1 |" in text
+    assert "| peer |  |  |  | 20.00 | 10.00 |" in text
+
+
 def test_turns_alternate() -> None:
     assert harness.turns(("a", "b", "c"), 3) == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
 
