@@ -31,7 +31,7 @@ class Heads:
 
     def __init__(self, train: Float[Tensor, "n d"], classes: int, rates: tuple[float, ...], decay: float) -> None:
         self.mean = train.mean(0)
-        variance = (train - self.mean).norm(dim=0).square() / len(train)
+        variance = (train - self.mean).square_().mean(0)
         # Directions with less than a millionth of the mean variance are dead units: left small, not blown up.
         floor = 1e-6 * variance.mean() + torch.finfo(train.dtype).tiny
         self.scale = (variance + floor).rsqrt()
