@@ -75,6 +75,19 @@ def test_table_has_mean_spread_and_every_seed():
     assert "- knn: k-NN (k=5)" in rows
 
 
+def test_runs_of_one_name_in_two_settings_are_not_averaged():
+    found = []
+    for seed, (epochs, threads) in enumerate([(12, 1), (12, 2), (36, 1)]):
+        recipe = {"name": "a", "train": {"seed": seed, "epochs": epochs, "threads": threads}}
+        found.append(dataclasses.replace(record("a", seed, knn_top1=50.0 + seed), recipe=recipe))
+    rows = comparison([*found, record("b", 0, knn_top1=1.0)]).splitlines()
+    assert [row.split(" | ")[:2] for row in rows[2:5]] == [
+        ["| a (train.epochs 12)", "2"],
+        ["| a (train.epochs 36)", "1"],
+        ["| b", "1"],
+    ]
+
+
 def test_table_refuses_one_run_twice_and_nothing():
     with pytest.raises(ValueError, match=r"'a' occurs twice with one seed \(\[0, 0\]\)"):
         comparison([record("a", 0), record("a", 0)])

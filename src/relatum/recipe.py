@@ -26,6 +26,7 @@ from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
 from relatum.methods import METHODS, Method
 from relatum.relations import Cosine, Euclidean, Jaccard, Relation, Tanimoto
+from relatum.reports.records import flat
 from relatum.schedules import Schedule
 
 RELATIONS: dict[str, Callable[[], Relation]] = {
@@ -311,11 +312,6 @@ def from_yaml(text: str) -> Recipe:
 
 def difference(a: Recipe, b: Recipe) -> list[str]:
     """The fields in which two recipes differ, as `field: value in a -> value in b`."""
-
-    def flat(tree: Any, path: str = "") -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {path: tree}
-        return {k: v for name, leaf in tree.items() for k, v in flat(leaf, f"{path}.{name}" if path else name).items()}
 
     left, right = flat(to_dict(a)), flat(to_dict(b))
     return [f"{k}: {left.get(k)!r} -> {right.get(k)!r}" for k in left | right if left.get(k) != right.get(k)]

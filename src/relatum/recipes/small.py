@@ -216,7 +216,7 @@ def teacher() -> Recipe:
 
     Source: a teacher of the field's benchmark is wider than its student and trained to the end; the choice is ours.
     Command: relatum train small-teacher --run runs/small-teacher
-    Cost: about eight times small-supervised.
+    Cost: about five times small-supervised.
     Expected: the table in results/.
     """
     return replace(_classified("teacher", "supervised"), model=Model(name="wrn_16_2"), train=Train(epochs=36))

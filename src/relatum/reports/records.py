@@ -121,3 +121,10 @@ def commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted paths, such as `method.alpha`."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for name, leaf in tree.items() for k, v in flat(leaf, f"{path}.{name}" if path else name).items()}

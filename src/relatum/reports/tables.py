@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from relatum.reports.records import Record
+from relatum.reports.records import Record, flat
 
 COLUMNS = {
     "top1": "top-1",
@@ -13,6 +13,9 @@ COLUMNS = {
     "calibration_error": "ECE",
 }
 """The metrics that a table shows, in this order, and their headings."""
+
+INCIDENTAL = {"train.seed", "train.threads", "train.log_every", "data.root", "data.workers", "evaluation.figures"}
+"""The fields of a recipe in which two seeds of one setting may differ."""
 
 
 def measured(metrics: Mapping[str, float], protocols: Mapping[str, str]) -> str:
@@ -26,7 +29,8 @@ def measured(metrics: Mapping[str, float], protocols: Mapping[str, str]) -> str:
 def comparison(records: Sequence[Record]) -> str:
     """A Markdown table, one row for each recipe: mean and spread of the seeds, and every seed's number.
 
-    Runs of one recipe that differ in the seed alone make one row. With n > 1 seeds a cell reads `mean ± standard
+    Runs of one recipe that differ in the seed alone make one row; where runs of one name differ in more, their rows
+    say in what. With n > 1 seeds a cell reads `mean ± standard
     deviation` (of the sample, n - 1), with one seed the number alone. The protocols stand below the table.
 
     Raises:
@@ -35,8 +39,8 @@ def comparison(records: Sequence[Record]) -> str:
     if not records:
         raise ValueError("there are no records to compare; name run folders, or a folder that holds them.")
     rows: dict[str, list[Record]] = {}
-    for record in records:
-        rows.setdefault(record.recipe["name"], []).append(record)
+    for record, name in zip(records, _names(records)):
+        rows.setdefault(name, []).append(record)
     for name, group in rows.items():
         seeds = [record.seed for record in group]
         if len(set(seeds)) < len(seeds):
@@ -50,13 +54,25 @@ def comparison(records: Sequence[Record]) -> str:
         group.sort(key=lambda record: record.seed)
         cells = [_cell([record.metrics[m] for record in group if m in record.metrics]) for m in shown]
         each = "; ".join(
-            f"{record.seed}: " + ", ".join(f"{record.metrics[m]:.2f}" for m in shown[:2] if m in record.metrics)
+            f"{record.seed}: "
+            + ", ".join(f"{record.metrics[m]:.2f}" for m in [m for m in shown if m in record.metrics][:2])
             for record in group
         )
         passes = " / ".join(sorted({f"{record.images_passed:,}" for record in group}))
         lines.append("| " + " | ".join([name, str(len(group)), *cells, passes, each]) + " |")
     protocols = dict.fromkeys(f"{key}: {text}" for record in records for key, text in record.protocols.items())
     return "\n".join([*lines, "", *(f"- {text}" for text in protocols)]) + "\n"
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """The recipe of each record, with the fields in which its settings differ from others of that name."""
+    settings = [{k: v for k, v in flat(record.recipe).items() if k not in INCIDENTAL} for record in records]
+    names = []
+    for own in settings:
+        namesakes = [other for other in settings if other["name"] == own["name"]]
+        varied = [field for field in own if any(other.get(field, own[field]) != own[field] for other in namesakes)]
+        names.append(own["name"] + (f" ({', '.join(f'{field} {own[field]}' for field in varied)})" if varied else ""))
+    return names
 
 
 def filled(text: str, runs: str, table: str) -> str:
