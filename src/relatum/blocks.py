@@ -75,8 +75,12 @@ class _Space(ABC):
     def features(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`f` and `M f` of the part."""
 
+    def kept(self, z: Tensor) -> Tensor:
+        """What of the part `pull` needs."""
+        return z
+
     @abstractmethod
-    def pull(self, z: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    def pull(self, kept: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """The gradient of the part, given `g`, that of `f`; may overwrite `g`."""
 
 
@@ -87,9 +91,12 @@ class _Unit(_Space):
         f = z / _length(z)
         return f, f
 
-    def pull(self, z: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    def kept(self, z: Tensor) -> Tensor:
+        return _length(z)
+
+    def pull(self, kept: Tensor, f: Tensor, g: Tensor) -> Tensor:
         radial = torch.bmm(f[:, None], g[:, :, None])[:, 0]  # `vecdot` would hold the products
-        return g.addcmul_(f, radial, value=-1).div_(_length(z))
+        return g.addcmul_(f, radial, value=-1).div_(kept)
 
 
 def _length(z: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ class _Raw(_Space):
     def features(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return z, z
 
-    def pull(self, z: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    def pull(self, kept: Tensor, f: Tensor, g: Tensor) -> Tensor:
         return g
 
 
@@ -114,8 +121,8 @@ class _Squares(_Space):
         f = torch.stack([squares, torch.ones_like(squares)], dim=1)
         return f, f.flip(1)
 
-    def pull(self, z: Tensor, f: Tensor, g: Tensor) -> Tensor:
-        return 2 * g[:, :1] * z
+    def pull(self, kept: Tensor, f: Tensor, g: Tensor) -> Tensor:
+        return 2 * g[:, :1] * kept
 
 
 class _Form(NamedTuple):
@@ -251,19 +258,24 @@ class _Gradient(NamedTuple):
 
 
 class _Read:
-    """Embeddings as the terms read them.
+    """Embeddings as the terms read them; of the embeddings themselves it keeps what the spaces need.
 
     Attributes:
+        width: of the embeddings.
         f, m: the features of each space, and what they meet, `M f`.
+        kept: what pulls the gradients of `f` back.
         gradients: for each term, of `f` in each of its spaces; None where it is not wanted.
     """
 
     def __init__(self, z: Tensor, terms: Sequence[_Term], wanted: bool) -> None:
-        self.z = z
+        self.width = z.shape[1]
         self.f: dict[_Space, Tensor] = {}
         self.m: dict[_Space, Tensor] = {}
+        self.kept: dict[_Space, Tensor] = {}
         for space in {space: None for term in terms for space in term.form.spaces}:
-            self.f[space], self.m[space] = space.features(space.part.of(z))
+            part = space.part.of(z)
+            self.f[space], self.m[space] = space.features(part)
+            self.kept[space] = space.kept(part)
         self.gradients: list[dict[_Space, Tensor]] | None = None
         if wanted:
             self.gradients = [{space: torch.zeros_like(self.f[space]) for space in term.form.spaces} for term in terms]
@@ -274,9 +286,9 @@ class _Read:
         for k, gradients in enumerate(self.gradients or ()):
             parts: dict[_Part, Tensor] = {}
             for space, g in gradients.items():
-                g = space.pull(space.part.of(self.z), self.f[space], g)
+                g = space.pull(self.kept[space], self.f[space], g)
                 parts[space.part] = parts[space.part].add_(g) if space.part in parts else g
-            out += [_Gradient(number, k, self.z.shape[1] // part.among * part.index, g) for part, g in parts.items()]
+            out += [_Gradient(number, k, self.width // part.among * part.index, g) for part, g in parts.items()]
         return out
 
 
@@ -286,7 +298,7 @@ def _values(terms: Sequence[_Term], x: dict[_Space, Tensor]) -> list[tuple[Tenso
 
 def _tiles(terms: Sequence[_Term], read: _Read, block: int) -> Iterator[tuple[slice, slice, list[tuple[Tensor, Pull]]]]:
     """The tiles of the upper triangle, the diagonal included: their rows, their columns, the values of each term."""
-    ranges = _ranges(len(read.z), block)
+    ranges = _ranges(len(next(iter(read.f.values()))), block)
     for a, i in enumerate(ranges):
         for j in ranges[a:]:
             yield i, j, _values(terms, {space: read.f[space][i] @ read.m[space][j].T for space in read.f})
@@ -319,15 +331,15 @@ class _Classes:
 
 
 def _among(
-    terms: Sequence[_Term], block: int, wanted: Sequence[bool], z: Tensor, labels: Tensor | None
+    terms: Sequence[_Term], block: int, wanted: Sequence[bool], labels: Tensor | None, *parts: Tensor
 ) -> tuple[Tensor, list[_Gradient]]:
     """Anchors that are each other's keys: tiles of the upper triangle."""
-    n = len(z)
-    read = _Read(z, terms, wanted[0])
-    classes = None if labels is None else _Classes(labels, z.dtype)
-    weight = z.new_full((n,), 1 / n) if classes is None else classes.weight
+    n, dtype = sum(map(len, parts)), parts[0].dtype
+    read = _Read(torch.cat(parts) if len(parts) > 1 else parts[0], terms, any(wanted))
+    classes = None if labels is None else _Classes(labels, dtype)
+    weight = parts[0].new_full((n,), 1 / n) if classes is None else classes.weight
 
-    bounds = [term.bound(z.dtype) for term in terms]
+    bounds = [term.bound(dtype) for term in terms]
     highest = [torch.full_like(weight, -torch.inf) for _ in terms]
     if None in bounds:
         for i, j, values in _tiles(terms, read, block):
@@ -380,7 +392,13 @@ def _among(
         (weight * (total.log() + (shift - similarity / term.temperature))).sum()
         for term, total, shift, similarity in zip(terms, sums, shifts, near)
     ]
-    return torch.stack(losses), read.pulled(0)
+    gradients = [
+        _Gradient(number, g.term, g.column, rows)
+        for g in read.pulled(0)
+        for number, rows in enumerate(g.value.split([len(part) for part in parts]), 1)
+        if wanted[number]
+    ]
+    return torch.stack(losses), gradients
 
 
 def _with_keys(
@@ -439,15 +457,21 @@ class _Exact(torch.autograd.Function):
 
 
 def size(
-    block: Block, relations: Sequence[Relation], anchors: Float[Tensor, "n d"], keys: Float[Tensor, "m d"] | None = None
+    block: Block,
+    relations: Sequence[Relation],
+    anchors: Float[Tensor, "n d"],
+    keys: Float[Tensor, "m d"] | None = None,
+    *,
+    views: int = 1,
 ) -> int | None:
     """The rows of a block, or None for the plain form.
 
     Args:
         block: that number; None for the plain form; or "auto": the plain form for few pairs, else blocks.
         relations: what compares; the plain form serves all others than Cosine, Tanimoto, Jaccard, and those Within.
-        anchors: the queries, or all views.
+        anchors: the queries, or those that are each other's keys.
         keys: the negatives, if they are not the anchors.
+        views: how many such sets of anchors are compared together.
 
     Raises:
         ValueError: for a number that is not positive.
@@ -455,7 +479,8 @@ def size(
     if isinstance(block, int) and block < 1:
         raise ValueError(f'block is {block}; expected a number of rows such as 512, "auto", or None for no blocks.')
     width = anchors.shape[1]
-    n, m = len(anchors), len(anchors if keys is None else keys)
+    n = views * len(anchors)
+    m = n if keys is None else len(keys)
     served = all(_form(relation) is not None and width % relation.spaces == 0 for relation in relations)
     if block == "auto":
         tile, least = _MEASURED["cpu" if anchors.device.type == "cpu" else "gpu"]
@@ -483,7 +508,7 @@ def _terms(contrasts: Sequence[tuple[Relation, float]]) -> tuple[_Term, ...]:
 
 @full_precision
 def among_each_other(
-    z: Float[Tensor, "n d"],
+    parts: tuple[Float[Tensor, "_ d"], ...],
     labels: Int[Tensor, " n"] | None,
     contrasts: Sequence[tuple[Relation, float]],
     block: int,
@@ -491,13 +516,14 @@ def among_each_other(
     """The contrasts of anchors that are each other's keys; each anchor's own key is left out.
 
     Args:
-        z: one row a view.
+        parts: the anchors, one row a view: n in all parts, which are put one below the other here, where the whole
+            can be given up once it is read.
         labels: rows that share one are positives (`supcon_loss`). Without labels, rows i and i + n / 2 are the two
             views of an image (`nt_xent`).
         contrasts: relations and temperatures, which one visit serves; `size` must have accepted the relations.
         block: the rows and columns of a tile.
     """
-    return _Exact.apply(_among, _terms(contrasts), block, z, labels)
+    return _Exact.apply(_among, _terms(contrasts), block, labels, *parts)
 
 
 @full_precision

@@ -166,11 +166,11 @@ def two_view_contrast(
     a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], terms: Sequence[Term], block: Block = "auto"
 ) -> dict[str, Float[Tensor, ""]]:
     """`nt_xent` of each term, weighted and named; by blocks, one visit of the pairs serves all terms."""
-    z = _two_views(a, b)
-    size = blocks.size(block, [t.relation for t in terms], z)
+    _refuse_one_image(a)
+    size = blocks.size(block, [t.relation for t in terms], a, views=2)
     if size is None:
         return {t.name: t.weight * nt_xent(a, b, t.relation, t.temperature, block) for t in terms}
-    losses = blocks.among_each_other(z, None, [(t.relation, t.temperature) for t in terms], size)
+    losses = blocks.among_each_other((a, b), None, [(t.relation, t.temperature) for t in terms], size)
     return {t.name: t.weight * loss for t, loss in zip(terms, losses.unbind())}
 
 
@@ -212,18 +212,18 @@ def nt_xent(
         ValueError: for fewer than two images, which leave no negative.
     """
     relation = relation or Cosine()
-    z = _two_views(a, b)
-    if (size := blocks.size(block, [relation], z)) is not None:
-        return blocks.among_each_other(z, None, [(relation, temperature)], size)[0]
+    _refuse_one_image(a)
+    if (size := blocks.size(block, [relation], a, views=2)) is not None:
+        return blocks.among_each_other((a, b), None, [(relation, temperature)], size)[0]
+    z = torch.cat([a, b])
     logits = _without_self(relation.all_pairs(z, z) / temperature)
     partner = torch.arange(len(z), device=z.device).roll(len(a))
     return F.cross_entropy(logits, partner)
 
 
-def _two_views(a: Tensor, b: Tensor) -> Tensor:
-    if len(a) < 2:
-        raise ValueError(f"a batch of {len(a)} image has no negatives; expected at least 2 images.")
-    return torch.cat([a, b])
+def _refuse_one_image(views: Tensor) -> None:
+    if len(views) < 2:
+        raise ValueError(f"a batch of {len(views)} image has no negatives; expected at least 2 images.")
 
 
 @full_precision
@@ -271,7 +271,7 @@ def supcon_loss(
     """
     relation = relation or Cosine()
     if (size := blocks.size(block, [relation], z)) is not None:
-        return blocks.among_each_other(z, labels, [(relation, temperature)], size)[0]
+        return blocks.among_each_other((z,), labels, [(relation, temperature)], size)[0]
     logits = _without_self(relation.all_pairs(z, z) / temperature)
     positives = labels[:, None] == labels
     positives = positives & ~torch.eye(len(z), dtype=torch.bool, device=z.device)

@@ -30,7 +30,9 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), "cpu")
+        given = (*args, *kwargs.values())
+        tensors = (t for a in given for t in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(t, Tensor))
+        device = next((t.device.type for t in tensors), "cpu")
         with torch.autocast(device, enabled=False):
             return function(
                 *(at_least_float32(a) for a in args),
