@@ -31,8 +31,9 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         given = (*args, *kwargs.values())
-        tensors = (t for a in given for t in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(t, Tensor))
-        device = next((t.device.type for t in tensors), "cpu")
+        nested = [t for a in given for t in (a if isinstance(a, (tuple, list)) else (a,))]
+        devices = [t.device.type for t in nested if isinstance(t, Tensor)]  # a list: torch 2.8 compiles no `next`
+        device = devices[0] if devices else "cpu"
         with torch.autocast(device, enabled=False):
             return function(
                 *(at_least_float32(a) for a in args),
