@@ -261,14 +261,14 @@ class _Read:
     """Embeddings as the terms read them; of the embeddings themselves it keeps what the spaces need.
 
     Attributes:
-        width: of the embeddings.
+        rows, width: of the embeddings.
         f, m: the features of each space, and what they meet, `M f`.
         kept: what pulls the gradients of `f` back.
         gradients: for each term, of `f` in each of its spaces; None where it is not wanted.
     """
 
     def __init__(self, z: Tensor, terms: Sequence[_Term], wanted: bool) -> None:
-        self.width = z.shape[1]
+        self.rows, self.width = z.shape
         self.f: dict[_Space, Tensor] = {}
         self.m: dict[_Space, Tensor] = {}
         self.kept: dict[_Space, Tensor] = {}
@@ -298,7 +298,7 @@ def _values(terms: Sequence[_Term], x: dict[_Space, Tensor]) -> list[tuple[Tenso
 
 def _tiles(terms: Sequence[_Term], read: _Read, block: int) -> Iterator[tuple[slice, slice, list[tuple[Tensor, Pull]]]]:
     """The tiles of the upper triangle, the diagonal included: their rows, their columns, the values of each term."""
-    ranges = _ranges(len(next(iter(read.f.values()))), block)
+    ranges = _ranges(read.rows, block)
     for a, i in enumerate(ranges):
         for j in ranges[a:]:
             yield i, j, _values(terms, {space: read.f[space][i] @ read.m[space][j].T for space in read.f})

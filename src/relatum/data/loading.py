@@ -122,12 +122,8 @@ class Loader:
             raise ValueError(f"copies={copies} must be at least 1, and workers={workers} at least 0")
         self.device = torch.device(device)
         self.images, self.labels = _placed(images, self.device), images.labels.to(device)
-        self.view, self.mean, self.std, self.dtype = (
-            view.compiled() if compile else view,
-            tuple(mean),
-            tuple(std),
-            dtype,
-        )
+        self.view = view.compiled() if compile else view
+        self.mean, self.std, self.dtype = tuple(mean), tuple(std), dtype
         self.copies, self.seed, self.rank = copies, seed, rank
         self._part = lambda epoch: shard(indices(epoch), rank, world_size)
         self._plan = Plan(self._part(0))
