@@ -1,5 +1,6 @@
 """Every backbone has the size and the stages of its definition, and gives what its plain model gives."""
 
+import copy
 import itertools
 import math
 
@@ -417,3 +418,25 @@ def test_bad_images_are_refused(name: str, stem: str, shape: tuple[int, ...], me
     for call in (backbone, backbone.embed):
         with pytest.raises(ValueError, match=message):
             call(torch.empty(shape, device="meta"))
+
+
+def test_a_copy_of_a_compiled_backbone_is_plain_and_its_own(monkeypatch) -> None:
+    called = []
+
+    def compile(function):
+        return lambda *args: (called.append(function.__name__), function(*args))[1]
+
+    monkeypatch.setattr(torch, "compile", compile)
+    backbone, images = Backbone("resnet8", stem="cifar", num_classes=3).eval(), torch.randn(2, 3, 8, 8)
+    expected = backbone.embed(images)
+    backbone.compile()
+    assert torch.equal(backbone.embed(images), expected)
+    assert torch.equal(backbone(images).embedding, expected)
+    assert called == ["_embed", "_call_impl"]
+    duplicate = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for parameter in duplicate.parameters():
+            parameter.zero_()
+    assert not duplicate.embed(images).any()
+    assert not duplicate(images).logits.any()
+    assert called == ["_embed", "_call_impl"]

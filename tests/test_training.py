@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import relatum
 from relatum import training
 from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
@@ -278,6 +279,56 @@ def test_supervised_then_distilled_from_the_run(tmp_path):
         load_teacher(str(tmp_path / "teacher"), wrong, 16)
     with pytest.raises(ValueError, match="trained with size 16"):
         load_teacher(str(tmp_path / "teacher"), prepared.source, 32)
+
+
+COMPILED = """
+import dataclasses, json, sys
+from collections import defaultdict
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from test_training import TINY, changed
+from relatum import training
+from relatum.recipe import options
+
+compiler, called = torch.compile, defaultdict(set)
+
+def compile(function):
+    "torch.compile without the code generator, for its time; it notes whose functions are called."
+    compiled = compiler(function, backend="eager")
+    def noted(*args):
+        called[function.__qualname__].add(id(function.__self__))
+        return compiled(*args)
+    return noted
+
+torch.compile = compile
+short = dict(train=dict(epochs=1), evaluation=dict(every=0))
+kd = dataclasses.replace(TINY, method=options("kd", teacher=sys.argv[1]))
+for recipe in changed(TINY, **short), changed(kd, **short):
+    runs = [Path(sys.argv[2]) / f"{recipe.method.name}-{compiled}" for compiled in (False, True)]
+    for run, compiled in zip(runs, (False, True)):
+        training.fit(changed(recipe, train=dict(epochs=1, compile=compiled)), run, quiet=True)
+    eager, compiled = (load_file(run / "encoder.safetensors") for run in runs)
+    for name in eager:
+        torch.testing.assert_close(compiled[name], eager[name], rtol=1e-3, atol=1e-4)
+    print(json.dumps({name: len(owners) for name, owners in called.items()}))
+    called.clear()
+"""
+
+
+def test_compiled_training_compiles_every_network_and_the_views(tmp_path):
+    """In a process of its own: the compiler cannot read the shape checks that pytest puts around functions."""
+    short = {"train": {"epochs": 1}, "evaluation": {"every": 0}}
+    supervised = changed(dataclasses.replace(TINY, method=options("supervised")), **short)
+    training.fit(supervised, tmp_path / "teacher", quiet=True)
+    paths = [str(Path(relatum.__file__).parents[1]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", COMPILED, str(tmp_path / "teacher"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    moco, kd = map(json.loads, done.stdout.splitlines())
+    assert moco == {"View.render": 1, "Backbone._embed": 2}  # the encoder's and its momentum copy's
+    assert kd == {"View.render": 1, "Module._call_impl": 2, "Backbone._embed": 1}  # student and teacher; evaluation
 
 
 def test_starting_from_another_runs_encoder(whole):

@@ -169,6 +169,14 @@ class Backbone(nn.Module):
             return torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
         return self._embed(images)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile `forward` and `embed` in place, as `nn.Module.compile` does it; copies are plain again."""
+        super().compile(*args, **kwargs)
+        self.__dict__["_embed"] = torch.compile(self._embed, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_embed"}
+
     def _embed(self, images: Tensor) -> Tensor:
         model: Any = self.model
         return model.forward_head(model.forward_features(images), pre_logits=True)

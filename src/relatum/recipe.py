@@ -188,7 +188,7 @@ class Train:
     sync_batchnorm: bool = False
     """Share batch statistics among devices."""
     compile: bool = False
-    """Compile the backbone and the views with torch.compile: faster steps after a start that takes a minute or more."""
+    """Compile the networks and the views with torch.compile: faster steps, after a start that takes minutes."""
     chunk: int = 0
     """Encode this many images at a time and compute them again for the gradient: the memory of a chunk is enough for a
     batch of any size, for one more forward pass. 0 encodes the batch at once."""

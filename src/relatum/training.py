@@ -28,10 +28,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from relatum import experiment
+from relatum.backbones import Backbone
 from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
 from relatum.experiment import Prepared
 from relatum.export import save_encoder
+from relatum.memory import Frozen
 from relatum.methods import Method
 from relatum.optimizers import build_optimizer
 from relatum.randomness import seed_of
@@ -118,7 +120,7 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
     if recipe.train.chunk:
         _encode_in_chunks(method, recipe)
     if recipe.train.compile:
-        method.backbone.model.compile()
+        _compile(method)
     optimizer = build_optimizer(method, recipe.optim)
     state: dict[str, Any] = {"epoch": 0, "history": [], "seconds": 0.0, "images_passed": 0}
     if resume:
@@ -272,6 +274,14 @@ def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
             raise ValueError(f"{changes}. Ask for it with --train.chunk-batchnorm, or leave --train.chunk out.")
         log.warning("%s.", changes)
     method.backbone.chunk = size
+
+
+def _compile(method: Method) -> None:
+    """Compile every backbone when it is first called: the student's, its momentum copy's, a peer's, a teacher's."""
+    for module in method.modules():
+        network = module.network if isinstance(module, Frozen) else module
+        if isinstance(network, Backbone):
+            network.compile()
 
 
 def precision_of(recipe: Recipe) -> Any:
