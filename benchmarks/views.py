@@ -13,7 +13,7 @@ from benchmarks.harness import Benchmark, Case, Job, Target, run
 from torch import Tensor
 from torchvision import transforms
 
-from relatum.data.views import ContrastiveView
+from relatum.data.views import ContrastiveView, View
 
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
@@ -59,8 +59,8 @@ def discarding(make: Callable[[], Tensor]) -> Job:
 
 
 def relatum(args: argparse.Namespace, compiled: bool = False) -> Job:
-    view: Callable[..., Tensor] = ContrastiveView(size=args.size)
-    view = torch.compile(view) if compiled else view
+    view: View = ContrastiveView(size=args.size)
+    view = view.compiled() if compiled else view
     pixels, generator = pixels_of(args), torch.Generator(args.device).manual_seed(0)
     return discarding(lambda: view(pixels, MEAN, STD, generator))
 

@@ -14,7 +14,7 @@ def naive_top(row, k):
 
 
 @pytest.mark.parametrize("levels", [1, 2, 50, 10**9], ids=["all-equal", "two-values", "some-ties", "no-ties"])
-@pytest.mark.parametrize(("m", "k"), [(1, 1), (7, 7), (10, 3), (100, 1), (203, 4), (1000, 17), (1000, 999)])
+@pytest.mark.parametrize(("m", "k"), [(1, 1), (7, 7), (10, 3), (100, 1), (203, 4), (1000, 17), (1000, 999), (5000, 4)])
 def test_top_is_the_stable_sort(m, k, levels):
     similarities = torch.randint(levels, (6, m)).double()
     values, indices = top(similarities, k)

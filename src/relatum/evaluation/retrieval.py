@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -80,28 +79,34 @@ def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
     """The k largest of each row, falling; equal values: the lower column first, on every device."""
     values, columns = largest(similarities, min(k + 1, similarities.shape[1]))
     tied = (values[:, 1:] == values[:, :-1]).any(1)  # `topk` promises no order, and no choice at the k-th, for these
+    cut = tied & (values[:, k - 1] == values[:, -1]) & (values.shape[1] > k)
     values, columns = values[:, :k], columns[:, :k]
-    if tied.any():
-        s = similarities[tied]
-        last = values[tied, -1:]
+    if cut.any():  # more rows of the bank share the k-th value than have a place
+        s, last = similarities[cut], values[cut, -1:]
         above, equal = s > last, s == last
         places = k - above.sum(1, keepdim=True)
         kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= places))
-        rising = kept.nonzero()[:, 1].view(-1, k)
-        values[tied], order = s.gather(1, rising).sort(dim=1, descending=True, stable=True)
+        columns[cut] = kept.nonzero()[:, 1].view(-1, k)
+        values[cut] = s.gather(1, columns[cut])
+    if tied.any():
+        rising, order = columns[tied].sort(dim=1)
+        values[tied], order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True)
         columns[tied] = rising.gather(1, order)
     return Neighbours(values, columns)
 
 
 def largest(values: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """`values.topk(k)`, faster for small k: the k largest lie in the k groups with the largest maxima."""
+    """`values.topk(k)`, faster for small k: the k largest lie in the k groups with the largest maxima.
+
+    Those groups are found in the same way, by groups of groups.
+    """
     m = values.shape[1]
-    size = isqrt(m // k)  # balances m / size maxima against k * size candidates
+    size = round((m / k) ** (1 / 3))  # balances the maxima of groups of groups against k * size candidates, twice
     if size < 3:
         return values.topk(k)
     width = m // size
     groups = values[:, : size * width].unflatten(1, (size, width))
-    best = groups.amax(1).topk(k, sorted=False).indices
+    _, best = largest(groups.amax(1), k)
     candidates = groups.gather(2, best[:, None, :].expand(-1, size, -1)).flatten(1)
     found, place = torch.cat([candidates, values[:, size * width :]], dim=1).topk(k)
     inside = place < size * k
