@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relatum.backbones import BACKBONES, Backbone
+from relatum.backbones import BACKBONES, Backbone, share_batch_statistics
 from relatum.small_resnets import SMALL_RESNETS, BasicBlock, PaddedIdentity, PreActBlock, SmallResNet
 
 # Blocks of each stage; then bottleneck, groups, width of a group at the first stage, squeeze, pre-activation.
@@ -440,3 +440,16 @@ def test_a_copy_of_a_compiled_backbone_is_plain_and_its_own(monkeypatch) -> None
     assert not duplicate.embed(images).any()
     assert not duplicate(images).logits.any()
     assert called == ["_embed", "_call_impl"]
+
+
+@pytest.mark.parametrize("name", ["preact_resnet18", "mobilenetv1", "resnet8"])
+def test_shared_batch_statistics_leave_the_network_as_it_is(name: str) -> None:
+    """torch's own conversion drops the activation of timm's layers that normalise and activate in one."""
+    backbone, images = Backbone(name, stem="cifar").eval(), torch.randn(2, 3, 16, 16)
+    expected, keys = backbone.embed(images), list(backbone.state_dict())
+    shared = share_batch_statistics(backbone, torch.device("cuda"))
+    layers = [m for m in shared.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert layers
+    assert all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    assert torch.equal(shared.embed(images), expected)
+    assert list(shared.state_dict()) == keys

@@ -230,9 +230,10 @@ def test_output_below_a_file_is_refused_before_training(tmp_path):
         (changed(TINY, evaluation={"knn": KNN(k=129)}), r"k=129.*training has 128.*at most 128"),
         (changed(TINY, data={"source": "digitz"}), "did you mean digits"),
         (changed(TINY, model={"name": "resnet21"}), "did you mean"),
+        (changed(TINY, train={"sync_batchnorm": True}), "sync_batchnorm was asked for on the CPU"),
         (dataclasses.replace(TINY, method=options("kd")), r"'kd' needs a teacher.*--method\.teacher RUN"),
     ],
-    ids=["batch", "neighbours", "source", "backbone", "teacher"],
+    ids=["batch", "neighbours", "source", "backbone", "shared-statistics", "teacher"],
 )
 def test_bad_settings_are_refused_before_training(recipe, message, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_train_epoch", lambda *args: pytest.fail("training began"))

@@ -1,11 +1,12 @@
 """Image encoders: any timm model with staged features, and the small CIFAR networks, all giving `Features`."""
 
 from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers import convert_sync_batchnorm
 from timm.models.efficientnet import EfficientNet
 from timm.models.resnet import ResNet
 from timm.models.resnetv2 import ResNetV2
@@ -16,6 +17,7 @@ from relatum.small_resnets import SMALL_RESNETS
 from relatum.types import Features
 
 Stem = Literal["imagenet", "cifar", "tiny"]
+Module = TypeVar("Module", bound=nn.Module)
 
 BACKBONES: dict[str, str] = {
     "resnet18": "resnet18",
@@ -197,6 +199,21 @@ class Backbone(nn.Module):
                 f"images are {height}x{width}; {self.name} with the {self.stem} stem shrinks them "
                 f"{self.stage_strides[-1]} times, expected at least that size: resize them{hint}"
             )
+
+
+def share_batch_statistics(module: Module, device: torch.device) -> Module:
+    """The same module, whose batch normalisation is over the batches of all processes.
+
+    Raises:
+        ValueError: for the CPU, where torch has no such normalisation.
+    """
+    if device.type == "cpu":
+        raise ValueError(
+            "sync_batchnorm was asked for on the CPU, and torch shares batch statistics among GPUs only. "
+            "Leave --train.sync-batchnorm out, or train with --train.accelerator cuda."
+        )
+    # timm's, not torch's: that takes the activation away from the layers that normalise and activate in one.
+    return convert_sync_batchnorm(module)
 
 
 def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool) -> Any:

@@ -186,7 +186,7 @@ class Train:
     threads: int = 0
     """Processor threads of a process; 0 leaves torch's choice."""
     sync_batchnorm: bool = False
-    """Share batch statistics among devices."""
+    """Share batch statistics among GPUs."""
     compile: bool = False
     """Compile the networks and the views with torch.compile: faster steps, after a start that takes minutes."""
     chunk: int = 0

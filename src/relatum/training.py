@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from relatum import experiment
-from relatum.backbones import Backbone
+from relatum.backbones import Backbone, share_batch_statistics
 from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
 from relatum.experiment import Prepared
@@ -115,7 +115,7 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
     loader = experiment.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
     method = experiment.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        method = share_batch_statistics(method, device)
     method = method.to(device).to(memory_format=torch.channels_last)
     if recipe.train.chunk:
         _encode_in_chunks(method, recipe)
