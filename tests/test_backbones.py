@@ -447,7 +447,7 @@ def test_shared_batch_statistics_leave_the_network_as_it_is(name: str) -> None:
     """torch's own conversion drops the activation of timm's layers that normalise and activate in one."""
     backbone, images = Backbone(name, stem="cifar").eval(), torch.randn(2, 3, 16, 16)
     expected, keys = backbone.embed(images), list(backbone.state_dict())
-    shared = share_batch_statistics(backbone, torch.device("cuda"))
+    shared = share_batch_statistics(backbone)
     layers = [m for m in shared.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert layers
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)

@@ -295,5 +295,8 @@ for loss in (
 @pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="torch 2.8 cannot compile the blocks; eager, it can")
 def test_compiles_without_graph_breaks():
     """In a process without the shape checks, which do not compile; and without the code generator, for its time."""
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    # torch 2.11's compiler about torch itself.
+    about_itself = "ignore:<class 'torch.autograd.function.Function'> should not be instantiated"
+    command = [sys.executable, "-W", "error", "-W", about_itself, "-c", COMPILED]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

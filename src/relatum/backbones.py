@@ -201,17 +201,8 @@ class Backbone(nn.Module):
             )
 
 
-def share_batch_statistics(module: Module, device: torch.device) -> Module:
-    """The same module, whose batch normalisation is over the batches of all processes.
-
-    Raises:
-        ValueError: for the CPU, where torch has no such normalisation.
-    """
-    if device.type == "cpu":
-        raise ValueError(
-            "sync_batchnorm was asked for on the CPU, and torch shares batch statistics among GPUs only. "
-            "Leave --train.sync-batchnorm out, or train with --train.accelerator cuda."
-        )
+def share_batch_statistics(module: Module) -> Module:
+    """The same module, whose batch normalisation is over the batches of all processes: on GPUs only."""
     # timm's, not torch's: that takes the activation away from the layers that normalise and activate in one.
     return convert_sync_batchnorm(module)
 

@@ -115,7 +115,8 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
     loader = experiment.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
     method = experiment.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
-        method = share_batch_statistics(method, device)
+        _refuse_shared_statistics_without_gpu(device)
+        method = share_batch_statistics(method)
     method = method.to(device).to(memory_format=torch.channels_last)
     if recipe.train.chunk:
         _encode_in_chunks(method, recipe)
@@ -259,6 +260,14 @@ def _refuse_non_finite(losses: Float[Tensor, "steps terms"], names: list[str], f
             f"the loss term {names[term]!r} is {losses[step, term].item()} at step {first_step + step + 1}. Lower "
             "--optim.lr, set --optim.clip 1, or raise the temperature. The last good checkpoint is "
             f"{last[-1] if last else 'none: no epoch was finished'}."
+        )
+
+
+def _refuse_shared_statistics_without_gpu(device: torch.device) -> None:
+    if device.type == "cpu":
+        raise ValueError(
+            "sync_batchnorm was asked for on the CPU, and torch shares batch statistics among GPUs only. "
+            "Leave --train.sync-batchnorm out, or train with --train.accelerator cuda."
         )
 
 

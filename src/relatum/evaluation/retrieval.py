@@ -79,7 +79,7 @@ def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
     """The k largest of each row, falling; equal values: the lower column first, on every device."""
     values, columns = largest(similarities, min(k + 1, similarities.shape[1]))
     tied = (values[:, 1:] == values[:, :-1]).any(1)  # `topk` promises no order, and no choice at the k-th, for these
-    cut = tied & (values[:, k - 1] == values[:, -1]) & (values.shape[1] > k)
+    cut = (values[:, k - 1] == values[:, -1]) & (values.shape[1] > k)
     values, columns = values[:, :k], columns[:, :k]
     if cut.any():  # more rows of the bank share the k-th value than have a place
         s, last = similarities[cut], values[cut, -1:]
