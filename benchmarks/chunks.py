@@ -8,9 +8,9 @@ import torch
 from benchmarks.harness import Benchmark, Case, Job, Outcome, run
 from torch.nn import Parameter
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.methods.contrastive.simclr import SimCLR
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 
 def step(args: argparse.Namespace, images: int, chunk: int) -> Job:
@@ -20,7 +20,7 @@ def step(args: argparse.Namespace, images: int, chunk: int) -> Job:
     method = SimCLR(backbone).to(args.device).to(memory_format=torch.channels_last)
     g = torch.Generator().manual_seed(1)
     views = tuple(torch.randn(images, 3, args.size, args.size, generator=g).to(args.device) for _ in range(2))
-    batch = Batch.unlabelled(*views)
+    batch = Batch.unlabeled(*views)
 
     def job() -> Outcome:
         method.zero_grad()
@@ -62,7 +62,7 @@ BENCHMARK = Benchmark(
         "agree to 0.1 %."
     ),
     limits=(
-        "a network with batch normalisation, for which chunks are another computation. What does not grow with the "
+        "a network with batch normalization, for which chunks are another computation. What does not grow with the "
         "number of chunks is what the encoder holds; embeddings, the images themselves and the gradients are there on "
         "both sides."
     ),

@@ -9,10 +9,10 @@ from benchmarks.harness import Benchmark, Case, Job, Target, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.cost import saved_bytes
+from relatum.core.types import Batch
 from relatum.methods.distill.corsd import CORSD
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.training.cost import saved_bytes
 
 SAVED = "saved activations MiB"
 
@@ -64,12 +64,12 @@ def side_of(args: argparse.Namespace, side: str) -> tuple[nn.Module, Callable[[]
 
 def step(args: argparse.Namespace, side: str) -> Job:
     module, loss = side_of(args, side)
-    optimiser = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
 
     def job() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss().backward()
-        optimiser.step()
+        optimizer.step()
 
     return job
 

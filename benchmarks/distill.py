@@ -6,13 +6,13 @@ from functools import partial
 import torch
 from benchmarks.harness import Benchmark, Case, Job, Target, run
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.methods.base import Method
 from relatum.methods.distill.cc import CC
 from relatum.methods.distill.kd import KD
 from relatum.methods.distill.rkd import RKD
 from relatum.methods.distill.sp import SP
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 CLASSES = 100
 
@@ -38,12 +38,12 @@ def step(args: argparse.Namespace, side: str) -> Job:
     index = torch.arange(args.batch, device=args.device)[None]
     batch = Batch((images.contiguous(memory_format=torch.channels_last),), labels, index)
     parameters = [p for p in method.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     def job() -> None:
         sum(method.losses(batch).values(), torch.zeros((), device=args.device)).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     return job
 

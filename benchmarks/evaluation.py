@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from benchmarks.harness import Benchmark, Case, Job, Outcome, Target, run
 from torch import nn
 
+from relatum.core.types import Embeddings
 from relatum.evaluation import KNN, LinearProbe
 from relatum.evaluation.linear import Heads
-from relatum.types import Embeddings
 
 
 @cache
 def features(n: int, d: int, classes: int, seed: int) -> Embeddings:
     """Rectified Gaussian clusters: non-negative and half of them zero, as pooled features of a ResNet are."""
     g = torch.Generator().manual_seed(seed)
-    centres = 0.15 * torch.randn(classes, d, generator=torch.Generator().manual_seed(99))
+    centers = 0.15 * torch.randn(classes, d, generator=torch.Generator().manual_seed(99))
     labels = torch.randint(classes, (n,), generator=g)
-    return Embeddings(F.relu(torch.randn(n, d, generator=g) + centres[labels]), labels)
+    return Embeddings(F.relu(torch.randn(n, d, generator=g) + centers[labels]), labels)
 
 
 def sets(args: argparse.Namespace, classes: int) -> tuple[Embeddings, Embeddings]:
@@ -85,13 +85,13 @@ def probe_autograd(args: argparse.Namespace, classes: int) -> Job:
             model = nn.Linear(x.shape[1], classes)
             nn.init.zeros_(model.weight)
             nn.init.zeros_(model.bias)
-            optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, linear.epochs)
+            optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, linear.epochs)
             for _ in range(linear.epochs):
                 for rows in torch.randperm(len(x), generator=g).tensor_split(math.ceil(len(x) / linear.batch_size)):
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     F.cross_entropy(model(x[rows]), train.labels[rows]).backward()
-                    optimiser.step()
+                    optimizer.step()
                 schedule.step()
             with torch.no_grad():
                 result[f"top1 {i}"] = 100 * (model(t).argmax(1) == test.labels).double().mean().item()

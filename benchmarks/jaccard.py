@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import Benchmark, Case, Job, Target, run
 from benchmarks.step import autocast, setting, simclr, whole_step
 
-from relatum.objectives import two_view_contrast
+from relatum.losses.objectives import two_view_contrast
 from relatum.relations import Cosine, Jaccard, Relation
 
 KINDS: dict[str, tuple[Relation, tuple[float, ...]]] = {

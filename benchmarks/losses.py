@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import Benchmark, Case, Job, Outcome, Target, run
 from torch import Tensor
 
-from relatum.objectives import contrast_terms, query_key_contrast, supcon_loss, two_view_contrast
+from relatum.losses.objectives import contrast_terms, query_key_contrast, supcon_loss, two_view_contrast
 from relatum.relations import Cosine, Jaccard
 
 WIDTH = 128

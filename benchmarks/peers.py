@@ -9,10 +9,10 @@ from benchmarks.harness import Benchmark, Case, Job, Outcome, run
 from torch import Tensor
 from torch.nn import functional as F
 
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.distill.cc import correlation_loss
 from relatum.methods.distill.rkd import angle_loss, distance_loss, distances
 from relatum.methods.distill.sp import similarity_loss
-from relatum.objectives import kl_divergence
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -92,7 +92,7 @@ BENCHMARK = Benchmark(
         "value and gradient for the student's features, of the shapes that ResNet-20 has on CIFAR-100; loss and "
         "gradient must agree to 0.1 %. RKD is over all tuples on both sides (torchdistill's form; Relatum's default "
         "leaves out tuples that repeat an image), distances and angles. CC is brought to the paper's form: "
-        "torchdistill's distance is squared, and its rows are normalised before."
+        "torchdistill's distance is squared, and its rows are normalized before."
     ),
     limits=(
         "these losses are a small part of a step (see `distill`). SP's values differ, because torchdistill scales the "

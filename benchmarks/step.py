@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.data.images import ResidentImages
 from relatum.data.loading import Loader
 from relatum.data.pairing import shuffled
 from relatum.data.views import ContrastiveView
 from relatum.methods.contrastive.simclr import SimCLR
+from relatum.networks.backbones import Backbone
 from relatum.relations import Cosine, Relation
-from relatum.types import Batch
 
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
@@ -67,7 +67,7 @@ def simclr(args: argparse.Namespace, relation: Relation = Cosine(), alphas: tupl
     return method.to(memory_format=torch.channels_last)
 
 
-def optimiser_of(module: nn.Module) -> torch.optim.SGD:
+def optimizer_of(module: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], **SGD)
 
 
@@ -76,17 +76,17 @@ def trainable(module: nn.Module) -> int:
 
 
 def whole_step(args: argparse.Namespace, relation: Relation = Cosine(), alphas: tuple[float, ...] = ()) -> Job:
-    """Views, losses, gradients and the optimiser's step."""
+    """Views, losses, gradients and the optimizer's step."""
     method, stream = simclr(args, relation, alphas), batches(args)
-    optimiser = optimiser_of(method)
+    optimizer = optimizer_of(method)
 
     def job() -> Outcome:
         batch = next(stream)
         with autocast(args):
             terms = method.losses(batch)
         sum(terms.values(), torch.zeros((), device=args.device)).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         method.after_step(0.5)
         return lambda: {"trainable parameters": trainable(method)}
 
@@ -132,7 +132,7 @@ def lightly_step(args: argparse.Namespace, channels_last: bool) -> Job:
     ).to(args.device)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
-    criterion, optimiser = NTXentLoss(temperature=0.5), optimiser_of(network)
+    criterion, optimizer = NTXentLoss(temperature=0.5), optimizer_of(network)
     stream = (batch for _ in count() for batch in loader)
 
     def job() -> Outcome:
@@ -144,8 +144,8 @@ def lightly_step(args: argparse.Namespace, channels_last: bool) -> Job:
             a, b = map(network, views)
             loss = criterion(a, b)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return lambda: {"trainable parameters": trainable(network)}
 
     return job

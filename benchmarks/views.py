@@ -20,7 +20,7 @@ MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 @cache
 def synthetic_images(count: int, size: int) -> list[PIL.Image.Image]:
-    """Smooth random colours: the cost of a view does not depend on what is in the image."""
+    """Smooth random colors: the cost of a view does not depend on what is in the image."""
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic").clamp(0, 1)
     pixels = smooth.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -125,13 +125,13 @@ BENCHMARK = Benchmark(
     name="views",
     question="How fast are contrastive views?",
     work=(
-        "random resized crop, mirroring, colour jitter in random order, grey and normalisation, with SimCLR's "
+        "random resized crop, mirroring, color jitter in random order, gray and normalization, with SimCLR's "
         "parameters for CIFAR, from decoded images in memory to a batch of float32. torchvision works on Pillow "
         "images one by one, kornia and Relatum on the batch."
     ),
     limits=(
         "torchvision can use worker processes, on other cores; divide its time by their number. kornia draws the order "
-        "of the colour operations once for a batch, Relatum and torchvision for each image; its crop is bilinear "
+        "of the color operations once for a batch, Relatum and torchvision for each image; its crop is bilinear "
         "without antialiasing. No file is read, and what a step gains is in `step`."
     ),
     arguments=arguments,

@@ -8,27 +8,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "relatum"
 
 FLOORS = (
-    {"types", "precision", "randomness"},
-    {"relations", "schedules", "distributed", "small_resnets"},
-    {"blocks"},
-    {"objectives"},
-    {"memory", "heads", "backbones"},
-    {"relation_networks", "data", "evaluation", "export"},
+    {"core"},
+    {"relations"},
+    {"losses"},
+    {"networks"},
+    {"evaluation", "data"},
     {"methods"},
-    {"recipe", "optimizers", "reports"},
-    {"cost", "experiment", "recipes"},
+    {"measurement", "recipes", "reports"},
     {"training"},
     {"cli"},
 )
 """From the ground up. A room may import its own floor and those below; `relatum` itself holds only lazy names."""
 
 DOORS = {
-    "timm": {"backbones", "optimizers"},
+    "timm": {"networks", "training"},
     "lightning_fabric": {"training"},
     "lightning": set(),
-    "torch.distributed": {"distributed"},
+    "torch.distributed": {"core"},
     "datasets": {"data"},
-    "tyro": {"cli", "recipe"},
+    "tyro": {"cli", "recipes"},
     "matplotlib": {"reports"},
 }
 """Which rooms may import a library."""
@@ -75,14 +73,14 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize(
     ("room", "planted"),
     [
-        ("objectives", "import torch.distributed"),
-        ("objectives", "from torch import distributed"),
-        ("objectives", "def f():\n    import torch.distributed as d"),
+        ("losses", "import torch.distributed"),
+        ("losses", "from torch import distributed"),
+        ("losses", "def f():\n    import torch.distributed as d"),
         ("relations", "from relatum.methods import METHODS"),
         ("evaluation", "from relatum import training"),
-        ("methods", "from relatum.experiment import measure"),
+        ("methods", "from relatum.measurement.experiment import measure"),
         ("methods", "import timm"),
-        ("experiment", "from lightning_fabric import Fabric"),
+        ("measurement", "from lightning_fabric import Fabric"),
         ("training", "import lightning"),
     ],
 )

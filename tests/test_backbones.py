@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relatum.backbones import BACKBONES, Backbone, share_batch_statistics
-from relatum.small_resnets import SMALL_RESNETS, BasicBlock, PaddedIdentity, PreActBlock, SmallResNet
+from relatum.networks.backbones import BACKBONES, Backbone, share_batch_statistics
+from relatum.networks.small_resnets import SMALL_RESNETS, BasicBlock, PaddedIdentity, PreActBlock, SmallResNet
 
 # Blocks of each stage; then bottleneck, groups, width of a group at the first stage, squeeze, pre-activation.
 RESIDUAL = {
@@ -45,7 +45,7 @@ PUBLISHED = {
 
 
 def defined_weights(name: str, stem: str, classes: int) -> int:
-    """Weights by the papers' tables: convolutions without bias, two numbers a normalised channel."""
+    """Weights by the papers' tables: convolutions without bias, two numbers a normalized channel."""
     if name == "mobilenetv1":
         widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
         layers = sum(9 * a + 2 * a + a * b + 2 * b for a, b in itertools.pairwise(widths))
@@ -61,11 +61,11 @@ def defined_weights(name: str, stem: str, classes: int) -> int:
             if bottleneck:
                 inner = groups * group_width * 2**stage
                 total += channels * inner + 9 * inner * inner // groups + inner * out
-                normalised = 2 * inner + (channels if preactivation else out)
+                normalized = 2 * inner + (channels if preactivation else out)
             else:
                 total += 9 * channels * out + 9 * out * out
-                normalised = out + (channels if preactivation else out)
-            total += 2 * normalised
+                normalized = out + (channels if preactivation else out)
+            total += 2 * normalized
             if squeeze:
                 squeezed = max(8, out // 16)  # timm's floor, which the docstring states
                 total += 2 * out * squeezed + squeezed + out
@@ -126,8 +126,8 @@ def small_weights(depth: int, widths: tuple[int, ...], kind: str, classes: int) 
     total = 27 * first + 2 * (widths[-1] if kind == "preactivation" else first) + (widths[-1] + 1) * classes
     for before, width in zip(widths, rest, strict=False):
         total += 9 * before * width + 9 * width * width * (2 * blocks - 1)
-        normalised = before + (2 * blocks - 1) * width if kind == "preactivation" else 2 * blocks * width
-        total += 2 * normalised
+        normalized = before + (2 * blocks - 1) * width if kind == "preactivation" else 2 * blocks * width
+        total += 2 * normalized
         changes = before != width
         if changes and kind != "identity":
             total += before * width + (2 * width if kind == "projection" else 0)
@@ -197,13 +197,13 @@ def test_padded_identity_takes_every_other_pixel_and_adds_zeros() -> None:
                 assert torch.equal(y[:, channel, i, j], expected)
 
 
-def normalise(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+def normalize(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
     y = (x - mean[:, None, None]) / (variance[:, None, None] + bn.eps).sqrt()
     return y * bn.weight[:, None, None] + bn.bias[:, None, None]
 
 
-def randomise(model: nn.Module) -> nn.Module:
+def randomize(model: nn.Module) -> nn.Module:
     """No gamma is zero and no beta is, so that every layer counts."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
@@ -213,19 +213,19 @@ def randomise(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_basic_block_equals_its_equation(stride: int) -> None:
-    block = randomise(BasicBlock(4, 4, stride, PaddedIdentity(4, 4, stride)).double())
+    block = randomize(BasicBlock(4, 4, stride, PaddedIdentity(4, 4, stride)).double())
     x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
-    inner = normalise(block.bn1, F.conv2d(x, block.conv1.weight, stride=stride, padding=1)).clamp(min=0)
-    outer = normalise(block.bn2, F.conv2d(inner, block.conv2.weight, padding=1))
+    inner = normalize(block.bn1, F.conv2d(x, block.conv1.weight, stride=stride, padding=1)).clamp(min=0)
+    outer = normalize(block.bn2, F.conv2d(inner, block.conv2.weight, padding=1))
     torch.testing.assert_close(block(x), (outer + x[:, :, ::stride, ::stride]).clamp(min=0))
 
 
 @pytest.mark.parametrize(("out", "stride"), [(4, 1), (6, 2)], ids=["same", "projected"])
 def test_preactivation_block_equals_its_equation(out: int, stride: int) -> None:
-    block = randomise(PreActBlock(4, out, stride).double())
+    block = randomize(PreActBlock(4, out, stride).double())
     x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
-    activated = normalise(block.bn1, x).clamp(min=0)
-    inner = normalise(block.bn2, F.conv2d(activated, block.conv1.weight, stride=stride, padding=1)).clamp(min=0)
+    activated = normalize(block.bn1, x).clamp(min=0)
+    inner = normalize(block.bn2, F.conv2d(activated, block.conv1.weight, stride=stride, padding=1)).clamp(min=0)
     shortcut = x if out == 4 else F.conv2d(activated, block.projection.weight, stride=stride)
     torch.testing.assert_close(block(x), shortcut + F.conv2d(inner, block.conv2.weight, padding=1))
 
@@ -250,7 +250,7 @@ QUICK = [
 
 @pytest.mark.parametrize(("name", "stem", "size"), QUICK, ids=lambda value: str(value))
 def test_features_equal_the_plain_model(name: str, stem: str, size: int) -> None:
-    backbone = randomise(Backbone(name, stem=stem, num_classes=7)).eval()
+    backbone = randomize(Backbone(name, stem=stem, num_classes=7)).eval()
     model = backbone.model
     images = torch.randn(3, 3, size, size)
     seen: dict[str, torch.Tensor] = {}
@@ -279,7 +279,7 @@ def test_features_equal_the_plain_model(name: str, stem: str, size: int) -> None
 
 @pytest.mark.parametrize(("name", "stem", "size"), QUICK, ids=lambda value: str(value))
 def test_every_parameter_learns_from_the_logits(name: str, stem: str, size: int) -> None:
-    backbone = randomise(Backbone(name, stem=stem, num_classes=7))
+    backbone = randomize(Backbone(name, stem=stem, num_classes=7))
     logits = backbone(torch.randn(4, 3, size, size)).logits
     assert logits is not None
     (logits * torch.randn_like(logits)).sum().backward()
@@ -288,11 +288,11 @@ def test_every_parameter_learns_from_the_logits(name: str, stem: str, size: int)
 
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "wrn_16_2"])
-def test_preactivation_ends_in_normalisation_and_activation(name: str) -> None:
+def test_preactivation_ends_in_normalization_and_activation(name: str) -> None:
     backbone = Backbone(name, stem="cifar")
     norm = backbone.model.bn1 if name == "wrn_16_2" else backbone.model.norm
     features = backbone(torch.randn(2, 3, 16, 16))
-    expected = normalise(norm, features.stages[-1]).clamp(min=0).mean((2, 3))
+    expected = normalize(norm, features.stages[-1]).clamp(min=0).mean((2, 3))
     torch.testing.assert_close(features.embedding, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -444,7 +444,7 @@ def test_a_copy_of_a_compiled_backbone_is_plain_and_its_own(monkeypatch) -> None
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "mobilenetv1", "resnet8"])
 def test_shared_batch_statistics_leave_the_network_as_it_is(name: str) -> None:
-    """torch's own conversion drops the activation of timm's layers that normalise and activate in one."""
+    """torch's own conversion drops the activation of timm's layers that normalize and activate in one."""
     backbone, images = Backbone(name, stem="cifar").eval(), torch.randn(2, 3, 16, 16)
     expected, keys = backbone.embed(images), list(backbone.state_dict())
     shared = share_batch_statistics(backbone)

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from relatum import blocks
-from relatum.objectives import (
+from relatum.losses import blocks
+from relatum.losses.objectives import (
     contrast_terms,
     nt_xent,
     query_key_contrast,
@@ -233,7 +233,7 @@ class TestSwitch:
     def test_choice_is_logged_once(self, caplog):
         blocks._report.cache_clear()
         a, b, _ = embeddings()
-        with caplog.at_level(logging.INFO, logger="relatum.blocks"):
+        with caplog.at_level(logging.INFO, logger="relatum.losses.blocks"):
             for block in (None, None, 4, 4):
                 nt_xent(a, b, block=block)
             nt_xent(a, b, Euclidean(), block=4)
@@ -278,7 +278,7 @@ def test_nothing_of_size_n_by_n_exists(loss, temperature, monkeypatch):
 
 COMPILED = """
 import torch
-from relatum.objectives import query_key_loss, supcon_loss
+from relatum.losses.objectives import query_key_loss, supcon_loss
 from relatum.relations import Cosine, Jaccard
 
 z, labels = torch.randn(8, 6, requires_grad=True), torch.arange(8) % 3

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from relatum import training
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.methods import SimCLR
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.training import loop as training
 from test_training import TINY, changed
 
 SIZE, N = 32, 7
@@ -87,9 +87,9 @@ def test_what_is_held_for_the_gradient_does_not_grow_with_the_batch():
     assert saved_bytes(4, 32) <= saved_bytes(4, 8) < saved_bytes(0, 4)
 
 
-def test_batch_normalisation_must_be_asked_for(tmp_path, caplog):
+def test_batch_normalization_must_be_asked_for(tmp_path, caplog):
     recipe = changed(TINY, train={"chunk": 8, "epochs": 1}, evaluation={"every": 0})
-    with pytest.raises(ValueError, match=r"batch normalisation.*--train\.chunk-batchnorm"):
+    with pytest.raises(ValueError, match=r"batch normalization.*--train\.chunk-batchnorm"):
         training.fit(recipe, tmp_path / "refused", quiet=True)
     training.fit(changed(recipe, train={"chunk_batchnorm": True}), tmp_path / "asked", quiet=True)
     assert "running statistics move twice" in caplog.text

@@ -82,11 +82,11 @@ def test_calibration_error_at_its_extremes():
     ("logits", "labels", "message"),
     [
         (torch.zeros(2, 3), torch.tensor([0, 3]), "labels run from 0 to 3"),
-        (torch.zeros(2, 3), torch.tensor([-1, 0]), "unlabelled"),
+        (torch.zeros(2, 3), torch.tensor([-1, 0]), "unlabeled"),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), "no sample"),
         (torch.tensor([[0.0, torch.nan]]), torch.tensor([0]), "NaN"),
     ],
-    ids=["too-large", "unlabelled", "empty", "nan"],
+    ids=["too-large", "unlabeled", "empty", "nan"],
 )
 def test_unusable_logits_are_refused(measure, logits, labels, message):
     with pytest.raises(ValueError, match=message):

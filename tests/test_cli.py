@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from relatum import cli, training
-from relatum.export import load_encoder
-from relatum.recipe import from_yaml, to_yaml
+from relatum import cli
+from relatum.networks.export import load_encoder
+from relatum.recipes.recipe import from_yaml, to_yaml
 from relatum.reports.records import read_record
+from relatum.training import loop as training
 from test_training import TINY
 
 
@@ -60,7 +61,7 @@ def test_profile_says_where_the_time_goes(monkeypatch, tmp_path):
     more = ("--profile", "--train.epochs", "1", "--data.batch-size", "12", "--method.key-splits", "1")
     call(monkeypatch, "train", str(file), "--run", str(tmp_path / "run"), *more)
     profile = (tmp_path / "run" / "profile.txt").read_text()
-    for part in ("loading and views", "forward and losses", "backward", "optimiser", "after the step"):
+    for part in ("loading and views", "forward and losses", "backward", "optimizer", "after the step"):
         assert f"%  relatum: {part}" in profile
     assert json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]
 

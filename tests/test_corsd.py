@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.methods.distill.corsd import CORSD, logit_distillation, pair_target, relation_distillation
 from relatum.methods.distill.relation_l2 import RelationL2
-from relatum.relation_networks import Comparison, ImageProjection, Interaction, PairProjection, checkpointed
+from relatum.networks.backbones import Backbone
+from relatum.networks.relation_networks import Comparison, ImageProjection, Interaction, PairProjection, checkpointed
 from relatum.relations import Cosine, Euclidean, Jaccard
-from relatum.types import Batch
 
 CLASSES = 5
 RELATIONS = {"network": None, "euclidean": Euclidean(), "cosine": Cosine(), "jaccard": Jaccard()}
@@ -45,7 +45,7 @@ def leaves(module):
     return [m for m in module.modules() if not list(m.children())]
 
 
-def normalised(x, bn):
+def normalized(x, bn):
     dims = [d for d in range(x.ndim) if d != 1]
     mean = x.mean(dims, keepdim=True)
     var = ((x - mean) ** 2).mean(dims, keepdim=True)
@@ -60,7 +60,7 @@ def through(layers, x):
         elif isinstance(layer, nn.Linear):
             x = x @ layer.weight.T + (layer.bias if layer.bias is not None else 0)
         elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            x = normalised(x, layer)
+            x = normalized(x, layer)
         elif isinstance(layer, nn.ReLU):
             x = x.clamp(min=0)
         elif isinstance(layer, nn.AdaptiveAvgPool2d):

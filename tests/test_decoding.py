@@ -11,7 +11,7 @@ from PIL import Image
 from relatum.data.decoding import BadImage, decode, fit
 
 GRADIENT = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
-COLOURS = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], 2)
+COLORS = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], 2)
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -28,15 +28,15 @@ def values(content: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_keep_every_value(form):
-    assert (values(encoded(Image.fromarray(COLOURS), form)) == COLOURS).all()
+    assert (values(encoded(Image.fromarray(COLORS), form)) == COLORS).all()
 
 
 def test_lossless_webp_keeps_every_value():
-    assert (values(encoded(Image.fromarray(COLOURS), "WEBP", lossless=True)) == COLOURS).all()
+    assert (values(encoded(Image.fromarray(COLORS), "WEBP", lossless=True)) == COLORS).all()
 
 
 def test_path_and_bytes_agree(tmp_path: Path):
-    content = encoded(Image.fromarray(COLOURS), "JPEG")
+    content = encoded(Image.fromarray(COLORS), "JPEG")
     (tmp_path / "a.jpg").write_bytes(content)
     assert (np.asarray(decode(tmp_path / "a.jpg")) == values(content)).all()
 
@@ -53,14 +53,14 @@ def test_exif_orientation_is_undone(orientation):
         6: lambda a: a.swapaxes(0, 1)[:, ::-1],
         7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
         8: lambda a: a.swapaxes(0, 1)[::-1],
-    }[orientation](COLOURS)
+    }[orientation](COLORS)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert (values(encoded(Image.fromarray(COLOURS), "PNG", exif=exif)) == shown).all()
+    assert (values(encoded(Image.fromarray(COLORS), "PNG", exif=exif)) == shown).all()
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(form):
+def test_sixteen_bit_gray_is_scaled_not_clipped(form):
     deep = np.linspace(0, 65535, 96).astype(np.uint16).reshape(8, 12)
     expected = np.round(deep / 65535 * 255)[..., None].repeat(3, 2)
     assert np.abs(values(encoded(Image.fromarray(deep), form)) - expected).max() == 0
@@ -72,7 +72,7 @@ def test_big_endian_sixteen_bit_tiff_is_scaled():
     assert np.abs(values(content)[..., 0] - np.round(deep.astype(float) / 257)).max() == 0
 
 
-def test_one_bit_and_grey_with_alpha():
+def test_one_bit_and_gray_with_alpha():
     bits = Image.fromarray(GRADIENT > 127)
     assert (values(encoded(bits, "PNG"))[..., 1] == np.where(GRADIENT > 127, 255, 0)).all()
     alpha = np.full_like(GRADIENT, 128)
@@ -93,14 +93,14 @@ def test_palette_lies_on_white(transparency):
     assert np.abs(found[2] - ([132, 132, 227] if isinstance(transparency, bytes) else [10, 10, 200])).max() <= 1
 
 
-def test_cmyk_jpeg_has_its_colours():
+def test_cmyk_jpeg_has_its_colors():
     red = Image.new("RGB", (16, 16), (250, 20, 30)).convert("CMYK")
     assert np.abs(values(encoded(red, "JPEG")).reshape(-1, 3).mean(0) - [250, 20, 30]).max() < 6
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_animation_gives_its_first_frame(form):
-    frames = [Image.new("RGB", (9, 7), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
+    frames = [Image.new("RGB", (9, 7), color) for color in ("#ff0000", "#00ff00", "#0000ff")]
     options = {"lossless": True} if form == "WEBP" else {}
     content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert (values(content) == [255, 0, 0]).all()
@@ -118,10 +118,10 @@ BAD = {
     "truncated-webp": truncated("WEBP"),
     "text": b"not an image at all",
     "empty": b"",
-    "header-only": encoded(Image.fromarray(COLOURS), "PNG")[:20],
+    "header-only": encoded(Image.fromarray(COLORS), "PNG")[:20],
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
     "float": encoded(Image.fromarray(GRADIENT.astype(np.float32)), "TIFF"),
-    "pdf": encoded(Image.fromarray(COLOURS), "PDF"),
+    "pdf": encoded(Image.fromarray(COLORS), "PDF"),
 }
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from relatum.backbones import Backbone
-from relatum.heads import StageClassifier, separable_block
+from relatum.core.types import Batch
 from relatum.methods.distill import ps_kd as ps_kd_file
 from relatum.methods.distill import sd as sd_file
 from relatum.methods.distill.cs_kd import CSKD
@@ -17,7 +16,8 @@ from relatum.methods.distill.ps_kd import PSKD, refined_target
 from relatum.methods.distill.sd import SD, hint_loss
 from relatum.methods.distill.supervised import Supervised
 from relatum.methods.distill.tf_kd import TFKD, TFKDVirtual, virtual_teacher
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import StageClassifier, separable_block
 
 CLASSES = 5
 IMAGES = 6
@@ -173,7 +173,7 @@ def test_ps_kd_equals_a_loop_over_two_epochs():
     """With a network that learns between the steps, and images that come in another order."""
     backbone = network().double()
     method = PSKD(backbone, num_samples=SAMPLES, alpha=0.8).double()
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.05)
     images = torch.randn(12, 3, 16, 16, dtype=torch.float64)
     labels = torch.randint(CLASSES, (12,))
     numbers = torch.randperm(SAMPLES)[:12]
@@ -191,8 +191,8 @@ def test_ps_kd_equals_a_loop_over_two_epochs():
         terms = method.losses(Batch((images[rows],), labels[rows][None], numbers[rows][None]))
         assert {k: v.item() for k, v in terms.items()} == {"task": pytest.approx(expected, rel=1e-6)}
         total(terms).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         method.after_step((step + 1) / len(steps))
         past |= {row: softmax(one) for row, one in zip(rows.tolist(), z)}
     for row, p in past.items():
@@ -356,7 +356,7 @@ def test_a_stage_classifier_has_the_parameters_of_its_definition(attention):
     assert sum(p.numel() for p in head.parameters()) == expected
 
 
-def test_the_attention_halves_what_it_does_not_favour():
+def test_the_attention_halves_what_it_does_not_favor():
     """A block that gives zero everywhere gives an attention of sigmoid(0) = 1/2."""
     head = StageClassifier((8, 8), CLASSES).eval()
     plain = StageClassifier((8, 8), CLASSES, attention=False).eval()
@@ -401,7 +401,7 @@ def test_cs_kd_has_no_gradient_into_the_partner():
     assert given.views[1].grad is None
 
 
-def test_cs_kd_normalises_the_partners_apart_and_counts_them():
+def test_cs_kd_normalizes_the_partners_apart_and_counts_them():
     method, given = CSKD(network()), batch(views=2)
     method.losses(given)
     norms = [m for m in method.backbone.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.distill import rkd
 from relatum.methods.distill.at import AT, attention, attention_loss
-from relatum.methods.distill.cc import CC, correlation_loss, neighbour_loss
+from relatum.methods.distill.cc import CC, correlation_loss, neighbor_loss
 from relatum.methods.distill.common import same_size
 from relatum.methods.distill.dml import DML, mutual_divergences
 from relatum.methods.distill.fitnet import FitNet, hint_loss, regressor
@@ -21,8 +22,7 @@ from relatum.methods.distill.label_smoothing import LabelSmoothing
 from relatum.methods.distill.rkd import RKD, Triangles, angle_loss, distance_loss, distances
 from relatum.methods.distill.sp import SP, similarity_loss
 from relatum.methods.distill.supervised import Supervised
-from relatum.objectives import kl_divergence
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 CLASSES = 5
 IMAGES = 6
@@ -40,7 +40,7 @@ WITH_TEACHER = {
     "at-squared": lambda s, t: AT(s, teacher=t, norm="squared", kd_weight=0.5),
     "sp": lambda s, t: SP(s, teacher=t, kd_weight=0.5),
     "cc": lambda s, t: CC(s, teacher=t, kd_weight=0.5),
-    "cc-neighbours": lambda s, t: CC(s, teacher=t, kernel="neighbours"),
+    "cc-neighbors": lambda s, t: CC(s, teacher=t, kernel="neighbors"),
 }
 
 each_method = pytest.mark.parametrize("make", WITH_TEACHER.values(), ids=WITH_TEACHER.keys())
@@ -165,7 +165,7 @@ def naive_correlation(s, t, gamma, order):
     return sum((kernel(s, i, j) - kernel(t, i, j)) ** 2 for i in range(n) for j in range(n)) / n**2
 
 
-def naive_neighbours(s, t):
+def naive_neighbors(s, t):
     total = 0.0
     for i in range(len(s) - 1):
         for d in range(s.shape[1]):
@@ -198,7 +198,7 @@ def expected_terms(name, method, s, t, y):
         a = method.student_embed(torch.from_numpy(s.embedding)).detach().numpy()
         b = method.teacher_embed(torch.from_numpy(t.embedding)).detach().numpy()
         taylor = name == "cc"
-        terms["correlation"] = 100 * naive_correlation(a, b, 0.4, 2) if taylor else 0.02 * naive_neighbours(a, b)
+        terms["correlation"] = 100 * naive_correlation(a, b, 0.4, 2) if taylor else 0.02 * naive_neighbors(a, b)
     return terms
 
 
@@ -257,16 +257,16 @@ def test_three_steps_train_the_student_and_leave_the_teacher_as_it_was(make):
     before = copy.deepcopy(master.state_dict())
     start = copy.deepcopy(method.backbone.state_dict())
     trained = dict(method.named_parameters())
-    optimiser = torch.optim.SGD([p for p in trained.values() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.SGD([p for p in trained.values() if p.requires_grad], lr=1e-3)
     for step in range(3):
         method.train()
         terms = method.losses(batch())
         assert all(term.shape == () and term.isfinite() for term in terms.values())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(terms.values()).backward()
         without = [name for name, p in trained.items() if p.requires_grad and p.grad is None]
         assert not without
-        optimiser.step()
+        optimizer.step()
         method.after_step((step + 1) / 3)
     assert not any(m.training for m in master.modules())
     assert all(p.grad is None and not p.requires_grad for p in master.parameters())
@@ -313,7 +313,7 @@ def test_fitnet_and_cc_are_zero_for_equal_maps():
     maps, rows = torch.randn(3, 4, 5, 5), torch.randn(4, 7)
     assert hint_loss(maps, maps) == 0
     assert correlation_loss(rows, 3 * rows) == pytest.approx(0, abs=1e-12)
-    assert neighbour_loss(rows, rows) == 0
+    assert neighbor_loss(rows, rows) == 0
 
 
 # KD.
@@ -363,8 +363,8 @@ def naive_cosines(f):
 
 def near_points(norm, gap):
     """Two tight groups, far from the origin: what a trained network gives for two classes."""
-    centre = F.normalize(torch.randn(1, 64)) * norm
-    return torch.cat([centre + gap * torch.randn(4, 64), centre + 1 + gap * torch.randn(4, 64)])
+    center = F.normalize(torch.randn(1, 64)) * norm
+    return torch.cat([center + gap * torch.randn(4, 64), center + 1 + gap * torch.randn(4, 64)])
 
 
 @pytest.mark.parametrize(("norm", "gap"), [(1, 1.0), (1, 1e-2), (700, 1e-2), (1000, 1e-3)])
@@ -528,7 +528,7 @@ def test_the_series_tends_to_the_gaussian_kernel():
     assert correlation_loss(a, b, 0.4, order=12).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("kernel", "trained"), [("taylor", False), ("neighbours", True)])
+@pytest.mark.parametrize(("kernel", "trained"), [("taylor", False), ("neighbors", True)])
 def test_the_teachers_embedding_is_fixed_unless_the_benchmarks_loss_is_chosen(kernel, trained):
     method = CC(student(), teacher=teacher(), kernel=kernel)
     assert all(p.requires_grad == trained for p in method.teacher_embed.parameters())
@@ -586,7 +586,7 @@ ERRORS = {
     "mutual-weight": (lambda s, t: DML(s, weight=-1.0), "weight is -1.0"),
     "pairs": (lambda s, t: distance_loss(torch.zeros(1, 1), torch.zeros(1, 1)), "1 image has no pairs"),
     "triples": (lambda s, t: angle_loss(torch.zeros(2, 2), torch.zeros(2, 2)), "2 image.* no triples"),
-    "neighbours": (lambda s, t: neighbour_loss(torch.zeros(1, 2), torch.zeros(1, 2)), "1 image has no neighbours"),
+    "neighbors": (lambda s, t: neighbor_loss(torch.zeros(1, 2), torch.zeros(1, 2)), "1 image has no neighbors"),
 }
 
 

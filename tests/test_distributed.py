@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ranks import WORLD, Ranks
-from relatum.distributed import gather, rank, world_size
-from relatum.objectives import (
+from relatum.core.distributed import gather, rank, world_size
+from relatum.losses.objectives import (
     contrast_terms,
     debiased_loss,
     nt_xent,
@@ -62,7 +62,7 @@ def loss_and_gradient(loss: str, relation: str, block: int | None, part: slice) 
             value = supcon_loss(gather(z), gather(labels[part].repeat(2)), kind, 0.3, block)
         case "debiased":
             value = debiased_loss(gather(z_a), gather(z_b), 0.2, kind, 0.3)
-        case "sum of a gathered statistic":  # where a wrong factor cannot hide behind a normalisation
+        case "sum of a gathered statistic":  # where a wrong factor cannot hide behind a normalization
             value = gather(z_a).sum(0).pow(3).sum()
     value.backward()
     return value.item(), weight.grad

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from relatum.core.types import Embeddings
 from relatum.evaluation import KNN, Evaluator, LinearProbe, Retrieval, extract, tsne
-from relatum.types import Embeddings
 
 EVALUATORS: list[Evaluator] = [
     KNN(k=3),
@@ -21,9 +21,9 @@ EVALUATORS: list[Evaluator] = [
 
 def clusters(n, classes=3, d=8, *, spread=0.1, seed=0, dtype=torch.float32):
     g = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(99), dtype=dtype)
+    centers = torch.randn(classes, d, generator=torch.Generator().manual_seed(99), dtype=dtype)
     labels = torch.arange(n) % classes
-    return Embeddings(centres[labels] + spread * torch.randn(n, d, generator=g, dtype=dtype), labels)
+    return Embeddings(centers[labels] + spread * torch.randn(n, d, generator=g, dtype=dtype), labels)
 
 
 every = pytest.mark.parametrize("evaluator", EVALUATORS, ids=str)
@@ -66,7 +66,7 @@ def test_inputs_are_left_alone(evaluator):
 def broken(kind):
     features, labels = clusters(20, seed=1)
     match kind:
-        case "unlabelled":
+        case "unlabeled":
             labels = labels.clone()
             labels[4] = -1
         case "nan":
@@ -88,7 +88,7 @@ def broken(kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("unlabelled", "1 of 20 images have no label"),
+        ("unlabeled", "1 of 20 images have no label"),
         ("nan", "1 of 20 feature vectors hold NaN"),
         ("infinite", "1 of 20 feature vectors hold NaN or infinity"),
         ("empty", "n >= 1"),

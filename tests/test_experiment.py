@@ -9,20 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from relatum import cli, experiment, training
-from relatum.backbones import Backbone
-from relatum.cost import measure_cost, saved_bytes
+from relatum import cli
+from relatum.core.types import Embeddings
 from relatum.data.loading import evaluation_batches
 from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView
 from relatum.evaluation.geometry import alignment
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import Heads, LinearProbe
 from relatum.evaluation.tsne import tsne
+from relatum.measurement import experiment
 from relatum.methods import METHODS
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
+from relatum.networks.backbones import Backbone
 from relatum.recipes import RECIPES, SETTINGS
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
 from relatum.reports import figures
-from relatum.types import Embeddings
+from relatum.training import loop as training
+from relatum.training.cost import measure_cost, saved_bytes
 
 CPU = torch.device("cpu")
 TINY = Recipe(
@@ -101,7 +103,7 @@ def test_stages_are_in_the_measurements_only_if_asked(backbone, prepared):
     assert all(asked.metrics[f"stage{i}_knn_top1"] > 20 for i in (1, 2, 3))  # chance is 10
 
 
-def test_no_stages_of_unlabelled_images(backbone, prepared):
+def test_no_stages_of_unlabeled_images(backbone, prepared):
     images = dataclasses.replace(prepared.train, labels=torch.full_like(prepared.train.labels, -1))
     assert experiment.measure_stages(backbone, TINY, prepared._replace(train=images), CPU) == ({}, {})
 
@@ -406,7 +408,7 @@ def test_rows_of_table_4_switch_terms_off():
     ids=["one-cycle-100", "step-200", "step-240"],
 )
 def test_settings_are_the_published_ones(setting, epochs, batch_sizes, rates):
-    from relatum.schedules import learning_rate
+    from relatum.core.schedules import learning_rate
 
     for name, batch_size in zip(("kd", "corsd"), batch_sizes):
         before = RECIPES[name]()

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from relatum.backbones import Backbone
-from relatum.export import load_encoder, save_encoder, save_onnx
-from relatum.small_resnets import SMALL_RESNETS
+from relatum.networks.backbones import Backbone
+from relatum.networks.export import load_encoder, save_encoder, save_onnx
+from relatum.networks.small_resnets import SMALL_RESNETS
 
-COLOUR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "size": 32}
+COLOR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "size": 32}
 
 CASES = [
     ("test_resnet", "imagenet", 3, 0),
@@ -91,7 +91,7 @@ def test_the_script_rebuilds_every_family_without_relatum(tmp_path: Path) -> Non
 
 
 def test_the_script_alone_runs_where_it_lies(tmp_path: Path) -> None:
-    save_encoder(trained("resnet20", "cifar"), tmp_path / "student.safetensors", **COLOUR)
+    save_encoder(trained("resnet20", "cifar"), tmp_path / "student.safetensors", **COLOR)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small_resnets.py", "student.py", "student.safetensors"]
     run = subprocess.run([sys.executable, "student.py"], cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout.startswith("SmallResNet("), run.stderr
@@ -115,16 +115,16 @@ def test_load_gives_back_what_was_saved(name: str, stem: str, channels: int, cla
 def test_only_the_plain_model_is_left(tmp_path: Path) -> None:
     backbone = trained("test_resnet", "imagenet", classes=4)
     backbone.head_for_training = nn.Linear(96, 8)
-    keys = set(load_file(save_encoder(backbone, tmp_path / "timm", **COLOUR)))
+    keys = set(load_file(save_encoder(backbone, tmp_path / "timm", **COLOR)))
     assert keys == set(timm.create_model("test_resnet", num_classes=4).state_dict())
-    keys = set(load_file(save_encoder(trained("resnet20", "cifar"), tmp_path / "small", **COLOUR)))
+    keys = set(load_file(save_encoder(trained("resnet20", "cifar"), tmp_path / "small", **COLOR)))
     assert keys == set(SMALL_RESNETS["resnet20"]().state_dict())
 
 
 def test_weights_of_another_memory_layout_are_saved_and_an_old_file_is_replaced(tmp_path: Path) -> None:
-    save_encoder(trained("resnet20", "cifar", classes=3), tmp_path, **COLOUR)
+    save_encoder(trained("resnet20", "cifar", classes=3), tmp_path, **COLOR)
     backbone = trained("test_resnet", "cifar").to(memory_format=torch.channels_last)
-    save_encoder(backbone, tmp_path, **COLOUR)
+    save_encoder(backbone, tmp_path, **COLOR)
     loaded, _ = load_encoder(tmp_path)
     for name, tensor in backbone.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)
@@ -143,7 +143,7 @@ def test_weights_of_another_memory_layout_are_saved_and_an_old_file_is_replaced(
 )
 def test_a_description_that_contradicts_the_backbone_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        save_encoder(Backbone("resnet20", stem="cifar"), tmp_path / "x", **{**COLOUR, **change})
+        save_encoder(Backbone("resnet20", stem="cifar"), tmp_path / "x", **{**COLOR, **change})
     assert not (tmp_path / "x").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_missing_encoder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 5, 500, -1], ids=["empty", "length", "header", "last-byte"])
 def test_a_truncated_file_is_refused(keep: int, tmp_path: Path) -> None:
-    file = save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOUR)
+    file = save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOR)
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ValueError, match="is damaged"):
         load_encoder(file)
@@ -174,18 +174,18 @@ def rewritten(file: Path, tensors: dict | None = None, **changes: object) -> Non
 
 
 def test_foreign_and_contradictory_files_are_refused(tmp_path: Path) -> None:
-    file = save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOUR)
+    file = save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOR)
     state = load_file(file)
     fewer = {name: tensor for name, tensor in state.items() if name != "conv1.weight"}
 
     rewritten(file, {**state, "extra": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"do not agree .*extra"):
         load_encoder(file)
-    save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOUR)
+    save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOR)
     rewritten(file, fewer)
     with pytest.raises(ValueError, match=r"do not agree .*conv1\.weight"):
         load_encoder(file)
-    save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOUR)
+    save_encoder(trained("resnet20", "cifar"), tmp_path, **COLOR)
     rewritten(file, architecture="resnet21")
     with pytest.raises(ValueError, match=r"do not agree .*unknown backbone 'resnet21'"):
         load_encoder(file)

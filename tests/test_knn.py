@@ -7,15 +7,15 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from relatum.core.types import Embeddings
 from relatum.evaluation import KNN
-from relatum.types import Embeddings
 
 
 def random_set(n, classes, seed, *, signal=1.0, dtype=torch.double):
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
-    centres = torch.randn(classes, 10, generator=torch.Generator().manual_seed(99), dtype=dtype)
-    return Embeddings(torch.randn(n, 10, generator=g, dtype=dtype) + signal * centres[labels], labels)
+    centers = torch.randn(classes, 10, generator=torch.Generator().manual_seed(99), dtype=dtype)
+    return Embeddings(torch.randn(n, 10, generator=g, dtype=dtype) + signal * centers[labels], labels)
 
 
 def peer(train, k, temperature):
@@ -48,7 +48,7 @@ def test_float32_is_the_same_to_an_image():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
 def test_draws_are_settled_by_row_then_by_class(k):
-    """Images on four directions only: nearly all neighbours and votes are draws."""
+    """Images on four directions only: nearly all neighbors and votes are draws."""
     g = torch.Generator().manual_seed(k)
     axes = torch.cat([torch.eye(2), -torch.eye(2)]).double()
     bank, labels = torch.randint(4, (40,), generator=g), torch.randint(7, (40,), generator=g)
@@ -56,9 +56,9 @@ def test_draws_are_settled_by_row_then_by_class(k):
     hits = {1: 0, 5: 0}
     for q, label in zip(asked.tolist(), truth.tolist()):
         cosine = [float(axes[q] @ axes[b]) for b in bank]
-        neighbours = sorted(range(40), key=lambda j: (-cosine[j], j))[:k]
+        neighbors = sorted(range(40), key=lambda j: (-cosine[j], j))[:k]
         votes = dict.fromkeys(range(7), 0.0)
-        for j in neighbours:
+        for j in neighbors:
             votes[int(labels[j])] += math.exp(cosine[j] / 0.5)
         ranked = sorted((c for c in votes if votes[c] > 0), key=lambda c: (-round(votes[c], 9), c))
         for cut in hits:
@@ -67,7 +67,7 @@ def test_draws_are_settled_by_row_then_by_class(k):
     assert result == pytest.approx({f"top{cut}": 100 * h / 30 for cut, h in hits.items()})
 
 
-def test_one_neighbour_gives_no_chance_hits_in_top5():
+def test_one_neighbor_gives_no_chance_hits_in_top5():
     train, test = random_set(100, 10, 0), random_set(50, 10, 1)
     result = KNN(1)(train, test)
     assert result["top5"] == result["top1"]
@@ -103,8 +103,8 @@ def test_chunks_do_not_show(rows, monkeypatch):
     assert KNN(20)(train, test) == whole
 
 
-def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(ValueError, match=r"k=200 neighbours of a bank with 150 candidates.*lower k"):
+def test_more_neighbors_than_images_are_refused():
+    with pytest.raises(ValueError, match=r"k=200 neighbors of a bank with 150 candidates.*lower k"):
         KNN()(random_set(150, 3, 0), random_set(5, 3, 1))
 
 

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from relatum.core.types import Batch, Embeddings
 from relatum.evaluation import LinearProbe, extract, linear
-from relatum.types import Batch, Embeddings
 
 
 def gaussians(n, classes=4, d=6, *, signal=1.0, seed=0, dtype=torch.double):
     g = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(99), dtype=dtype)
+    centers = torch.randn(classes, d, generator=torch.Generator().manual_seed(99), dtype=dtype)
     labels = torch.randint(classes, (n,), generator=g)
-    return Embeddings(torch.randn(n, d, generator=g, dtype=dtype) + signal * centres[labels], labels)
+    return Embeddings(torch.randn(n, d, generator=g, dtype=dtype) + signal * centers[labels], labels)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
@@ -35,15 +35,15 @@ def test_training_is_that_of_autograd_and_torch_sgd(decay):
     model = nn.Linear(6, 4, dtype=torch.double)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
-    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
     g = torch.Generator().manual_seed(5)
     for epoch in range(epochs):
         # torch keeps the rate out of the momentum buffer, as the probe does, so that a changing rate acts at once
-        optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
         for rows in torch.randperm(50, generator=g).tensor_split(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(model(x[rows]), train.labels[rows]).backward()
-            optimiser.step()
+            optimizer.step()
     weight = probe.fit(train, 4, (rate,)).weight
     torch.testing.assert_close(weight[:-1].T, model.weight.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weight[-1], model.bias.detach(), rtol=1e-4, atol=1e-5)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from relatum.core.randomness import generator_of, seed_of
+from relatum.core.types import Batch
 from relatum.data.decoding import BadImage
 from relatum.data.images import Images, ResidentImages
 from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.pairing import shuffled, triples
 from relatum.data.sources import load
 from relatum.data.views import ContrastiveView, EvaluationView, View
-from relatum.randomness import generator_of, seed_of
-from relatum.types import Batch
 
 COUNT, SIDE = 24, 12
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

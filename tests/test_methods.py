@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from relatum.backbones import Backbone
-from relatum.export import load_encoder, save_encoder
+from relatum.core.types import Batch
 from relatum.methods import METHODS, Method
-from relatum.recipe import RELATIONS, build_method, options, options_of
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.export import load_encoder, save_encoder
+from relatum.recipes.recipe import RELATIONS, build_method, options, options_of
 
 CLASSES, SAMPLES, SIZE, PAIRS = 5, 40, 16, 8
 VIEWS = {"single": 1, "two-views": 2, "same-class-pairs": 2, "triples": 3}

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from relatum import objectives
-from relatum.objectives import (
+from relatum.losses import objectives
+from relatum.losses.objectives import (
     contrast_terms,
     contrastive_loss,
     debiased_loss,
@@ -93,8 +93,8 @@ def test_supcon_is_l_out_and_nt_xent_for_labels_of_images(relation, temperature)
             continue
         others = [similarity(relation, z[i], z[j]) / temperature for j in range(9) if j != i]
         top = max(others)
-        normaliser = top + math.log(sum(math.exp(s - top) for s in others))
-        terms = [similarity(relation, z[i], z[p]) / temperature - normaliser for p in positives]
+        normalizer = top + math.log(sum(math.exp(s - top) for s in others))
+        terms = [similarity(relation, z[i], z[p]) / temperature - normalizer for p in positives]
         losses.append(-sum(terms) / len(positives))
     found = supcon_loss(z, torch.tensor(labels), relation, temperature)
     assert found.item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)

@@ -353,13 +353,13 @@ ERRORS = {
         r"batch_size=128.*multiple of three.*use 129",
     ),
     "triples: no batch": (lambda: triples(TWO, batch_size=0, seed=0, epoch=0), r"batch_size=0.*use 3"),
-    "triples: unlabelled": (
+    "triples: unlabeled": (
         lambda: triples(torch.tensor([0, 0, -1, 1, 1, -1]), batch_size=3, seed=0, epoch=0),
-        r"2 of 6 images have no class \(label -1\).*keep only labelled",
+        r"2 of 6 images have no class \(label -1\).*keep only labeled",
     ),
     "triples: no labels": (
         lambda: triples(torch.zeros(0, dtype=torch.long), batch_size=3, seed=0, epoch=0),
-        "no labels.*needs labelled data",
+        "no labels.*needs labeled data",
     ),
     "triples: a single class": (
         lambda: triples(torch.full((9,), 4), batch_size=3, seed=0, epoch=0),
@@ -389,7 +389,7 @@ ERRORS = {
         lambda: same_class_pairs(mixed(4, 1), batch_size=2, seed=0, epoch=0, exclude_self=True),
         "class 1 has 1 image.*exclude_self=True",
     ),
-    "pairs: unlabelled": (
+    "pairs: unlabeled": (
         lambda: same_class_pairs(torch.full((9,), -1), batch_size=2, seed=0, epoch=0),
         "9 of 9 images have no class",
     ),
@@ -413,7 +413,7 @@ ERRORS = {
         lambda: class_balanced(mixed(6, 3, 6), batch_size=8, per_class=4, seed=0, epoch=0),
         "class 1 has 3 images, where at least 4",
     ),
-    "balanced: unlabelled": (
+    "balanced: unlabeled": (
         lambda: class_balanced(torch.tensor([0, -1]), batch_size=1, per_class=1, seed=0, epoch=0),
         "1 of 2 images have no class",
     ),

@@ -7,9 +7,11 @@ import re
 import pytest
 import torch
 
-from relatum.backbones import Backbone
+from relatum.core.schedules import cosine, learning_rate
 from relatum.methods import METHODS
-from relatum.recipe import (
+from relatum.networks.backbones import Backbone
+from relatum.recipes import RECIPES
+from relatum.recipes.recipe import (
     RELATIONS,
     Optim,
     Recipe,
@@ -22,8 +24,6 @@ from relatum.recipe import (
     to_dict,
     to_yaml,
 )
-from relatum.recipes import RECIPES
-from relatum.schedules import cosine, learning_rate
 
 recipes = pytest.mark.parametrize("name", RECIPES)
 

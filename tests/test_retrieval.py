@@ -1,12 +1,12 @@
-"""Nearest neighbours and retrieval against sorted Python lists."""
+"""Nearest neighbors and retrieval against sorted Python lists."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from relatum.core.types import Embeddings
 from relatum.evaluation import Retrieval, nearest
 from relatum.evaluation.retrieval import top
-from relatum.types import Embeddings
 
 
 def naive_top(row, k):

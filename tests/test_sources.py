@@ -307,7 +307,7 @@ def test_folder_of_classes_is_resident_when_sizes_agree(tmp_path, caplog):
     assert "8 images, resident" in caplog.text
 
 
-def test_flat_folder_is_unlabelled_and_other_files_are_left_alone(tmp_path):
+def test_flat_folder_is_unlabeled_and_other_files_are_left_alone(tmp_path):
     for i in range(3):
         write(tmp_path / f"{i}.png", png(pixels(i)))
     write(tmp_path / "notes.txt", "not an image")
@@ -494,7 +494,7 @@ def test_large_streamed_set_is_checked_when_asked_to_skip(tmp_path, monkeypatch)
     assert len(load(str(tmp_path), resident="no", on_bad_image="skip").train) == 119
 
 
-# Normalisation
+# Normalization
 
 
 def test_mean_and_std_are_those_of_the_training_pixels(tmp_path):
@@ -506,9 +506,9 @@ def test_mean_and_std_are_those_of_the_training_pixels(tmp_path):
     np.testing.assert_allclose(source.std, reference.std(1, correction=0), rtol=1e-9)
 
 
-def test_std_of_one_colour_is_not_zero():
-    grey = ResidentImages(torch.full((4, 3, 8, 8), 77, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
-    assert mean_std(grey) == ((77 / 255,) * 3, (1 / 255,) * 3)
+def test_std_of_one_color_is_not_zero():
+    gray = ResidentImages(torch.full((4, 3, 8, 8), 77, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    assert mean_std(gray) == ((77 / 255,) * 3, (1 / 255,) * 3)
 
 
 def test_mean_of_many_images_comes_from_a_fixed_sample():
@@ -578,7 +578,7 @@ def test_pixels_alone_do_not_solve_digits(digits):
 # Parts of a training set
 
 
-def labelled(*counts: int) -> ResidentImages:
+def labeled(*counts: int) -> ResidentImages:
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])[torch.randperm(sum(counts))]
     return ResidentImages(torch.arange(len(labels)).to(torch.uint8)[:, None, None, None], labels)
 
@@ -589,7 +589,7 @@ def numbers(images: ResidentImages) -> list[int]:
 
 @pytest.mark.parametrize("part", [0.2, 20], ids=["fraction", "count"])
 def test_split_is_stratified_disjoint_and_fixed(part):
-    images = labelled(50, 30, 20)
+    images = labeled(50, 30, 20)
     kept, held = split(images, part, seed=3)
     assert held.labels.bincount().tolist() == [10, 6, 4]
     assert sorted(numbers(kept) + numbers(held)) == list(range(100))
@@ -607,11 +607,11 @@ def test_split_without_labels_is_random():
 @pytest.mark.parametrize("part", [0, 100, -1, 1.0, 0.0, 1.5])
 def test_split_refuses_what_leaves_nothing(part):
     with pytest.raises(ValueError, match="1 to 99"):
-        split(labelled(50, 50), part, seed=0)
+        split(labeled(50, 50), part, seed=0)
 
 
 def test_first_is_balanced_nested_and_fixed():
-    images = labelled(50, 30, 5)
+    images = labeled(50, 30, 5)
     assert first(images, 12, seed=1).labels.bincount().tolist() == [4, 4, 4]
     assert first(images, 25, seed=1).labels.bincount().tolist() == [10, 10, 5]
     assert set(numbers(first(images, 12, seed=1))) < set(numbers(first(images, 25, seed=1)))
@@ -631,7 +631,7 @@ def test_first_is_balanced_nested_and_fixed():
         ([0, -1, 1], "1 of 3 images have no label"),
         ([2, 2, 2], "all 3 images are of class 2"),
     ],
-    ids=["high", "low", "unlabelled", "one-class"],
+    ids=["high", "low", "unlabeled", "one-class"],
 )
 def test_labels_that_cannot_be_learnt(labels, message):
     check_labels(torch.tensor([0, 1, 2]), 3)

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relatum import training
 from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
-from relatum.experiment import build, build_loader, load_teacher, prepare
+from relatum.measurement.experiment import build, build_loader, load_teacher, prepare
 from relatum.methods import SimCLR
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
 from relatum.reports.records import read_record
+from relatum.training import loop as training
 
 TINY = Recipe(
     name="tiny",
@@ -57,7 +57,7 @@ def test_a_run_leaves_one_folder(whole):
         "tensorboard",
         "metrics.csv",
         "curves.png",
-        "neighbours.png",
+        "neighbors.png",
         "tsne.png",
     }
     assert {path.name for path in whole.iterdir()} == expected
@@ -109,7 +109,8 @@ def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_bits(whole, tmp_pa
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from relatum import recipe, training\n"
+        "from relatum.recipes import recipe\n"
+        "from relatum.training import loop as training\n"
         "from relatum.methods import MoCo\n"
         "step = MoCo.after_step\n"
         "def slow(self, progress):\n"  # six of twelve steps: the second of the second epoch
@@ -232,7 +233,7 @@ def test_output_below_a_file_is_refused_before_training(tmp_path):
         (changed(TINY, train={"sync_batchnorm": True}), "sync_batchnorm was asked for on the CPU"),
         (dataclasses.replace(TINY, method=options("kd")), r"'kd' needs a teacher.*--method\.teacher RUN"),
     ],
-    ids=["batch", "neighbours", "source", "backbone", "shared-statistics", "teacher"],
+    ids=["batch", "neighbors", "source", "backbone", "shared-statistics", "teacher"],
 )
 def test_bad_settings_are_refused_before_training(recipe, message, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_train_epoch", lambda *args: pytest.fail("training began"))
@@ -252,7 +253,7 @@ def test_two_processes_train_together(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "lars"])
-def test_optimisers_take_all_parameters_and_let_small_ones_not_decay(name):
+def test_optimizers_take_all_parameters_and_let_small_ones_not_decay(name):
     prepared = prepare(TINY)
     method = build(TINY, prepared)
     optimizer = training.build_optimizer(method, Optim(name=name, weight_decay=0.1, decay_all=False))
@@ -288,8 +289,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from test_training import TINY, changed
-from relatum import training
-from relatum.recipe import options
+from relatum.training import loop as training
+from relatum.recipes.recipe import options
 
 compiler, called = torch.compile, defaultdict(set)
 

@@ -22,12 +22,12 @@ from relatum.data.views import (
     View,
     auto_augment,
     blend,
-    colour_jitter,
+    color_jitter,
     cutout_mask,
     gaussian_blur,
     jitter_parameters,
     luma,
-    normalise,
+    normalize,
     resample,
     resized_boxes,
     shift_hue,
@@ -54,7 +54,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def pictures(n: int, height: int = 32, width: int = 32, channels: int = 3) -> torch.Tensor:
-    """Images with structure: smooth colours, noise, some pixels at the limits and some grey."""
+    """Images with structure: smooth colors, noise, some pixels at the limits and some gray."""
     generator = seeded(7)
     coarse = torch.rand(n, channels, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -122,7 +122,7 @@ def test_blend(gray: int, average: int, reference, channels: int) -> None:
 def test_hue(channels: int) -> None:
     turns = torch.tensor([-0.5, -0.31, -0.1, 0.0, 1e-3, 0.1, 0.25, 0.5])
     images = to_unit(pictures(len(turns), channels=channels))
-    if channels == 3:  # all colours whose channels are 0, 1/2 or 1: every tie between channels
+    if channels == 3:  # all colors whose channels are 0, 1/2 or 1: every tie between channels
         cube = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3)
         images[:, :, -1, :27] = cube.T
     expected = torch.stack([F.adjust_hue(x, turn) for x, turn in zip(images, turns.tolist())])
@@ -135,7 +135,7 @@ def test_luma() -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
-def test_colour_jitter_applies_the_order(order: tuple[int, ...]) -> None:
+def test_color_jitter_applies_the_order(order: tuple[int, ...]) -> None:
     images = to_unit(pictures(3))
     factors = torch.tensor([[1.3, 0.7, 1.5, 0.1], [0.6, 1.6, 0.2, -0.2], [1.0, 1.0, 1.0, 0.0]])
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -144,7 +144,7 @@ def test_colour_jitter_applies_the_order(order: tuple[int, ...]) -> None:
         for operation in order:
             x = steps[operation](x, row[operation])
         expected.append(x)
-    found = colour_jitter(images, factors, torch.tensor([order] * 3))
+    found = color_jitter(images, factors, torch.tensor([order] * 3))
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
 
 
@@ -180,9 +180,9 @@ def test_blur_and_grayscale_in_the_view() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_normalise(dtype: torch.dtype) -> None:
+def test_normalize(dtype: torch.dtype) -> None:
     images = F.to_dtype(pictures(3), torch.float32, scale=True)
-    found = normalise(images, MEAN, STD, dtype)
+    found = normalize(images, MEAN, STD, dtype)
     assert torch.equal(found, F.normalize(images, list(MEAN), list(STD)).to(dtype))
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -214,7 +214,7 @@ def test_boxes_follow_torchvision(height: int, width: int, scale: float) -> None
     [(10, 90, [0, 38, 10, 13]), (90, 10, [38, 0, 13, 10]), (30, 32, [0, 0, 30, 32])],
     ids=["wide", "tall", "whole"],
 )
-def test_boxes_fall_back_to_the_centre(height: int, width: int, box: list[int]) -> None:
+def test_boxes_fall_back_to_the_center(height: int, width: int, box: list[int]) -> None:
     uniforms = torch.full((1, 22), 0.999)
     assert resized_boxes(height, width, 0.999, uniforms).tolist() == [box]
 
@@ -282,16 +282,16 @@ def test_cutout(side: int) -> None:
     size, n = 16, 4000
     uniforms = torch.rand(n, 2, generator=seeded())
     mask = cutout_mask(size, side, uniforms)
-    for row, centre in zip(mask[:50], (uniforms[:50] * size).long().tolist()):
+    for row, center in zip(mask[:50], (uniforms[:50] * size).long().tolist()):
         expected = torch.zeros(size, size, dtype=torch.bool)
-        edges = [(max(c - side // 2, 0), c - side // 2 + side) for c in centre]
+        edges = [(max(c - side // 2, 0), c - side // 2 + side) for c in center]
         expected[edges[0][0] : edges[0][1], edges[1][0] : edges[1][1]] = True
         assert torch.equal(row, expected)
     share = mask.double().mean(0)[size // 2, size // 2]  # hidden if both distances fit: (side / size)^2
     assert share == pytest.approx((side / size) ** 2, abs=0.03)
 
 
-def test_cutout_fills_with_the_mean_colour() -> None:
+def test_cutout_fills_with_the_mean_color() -> None:
     view = ClassifierView(padding=0, flip=0.0, cutout=16)
     images = pictures(8)
     uniforms = torch.rand(8, view.geometry_draws + view.appearance_draws, generator=seeded())
@@ -386,7 +386,7 @@ def test_a_worker_makes_the_same_geometry(view: View, mode: str) -> None:
 def test_finish_is_the_second_half(view: View) -> None:
     images = pictures(6)
     uniforms = torch.rand(6, view.appearance_draws, generator=seeded(2))
-    expected = normalise(view.appearance(to_unit(images), MEAN, uniforms), MEAN, STD)
+    expected = normalize(view.appearance(to_unit(images), MEAN, uniforms), MEAN, STD)
     assert torch.equal(view.finish(images, MEAN, STD, seeded(2)), expected)
 
 
@@ -395,7 +395,7 @@ def test_finish_is_the_second_half(view: View) -> None:
     [ContrastiveView(**STILL), ContrastiveView(**STILL | {"strength": 1.0}, jitter_probability=0.0), EvaluationView()],
     ids=["strength-0", "jitter-0", "evaluation"],
 )
-def test_without_randomness_a_view_normalises(view: View) -> None:
+def test_without_randomness_a_view_normalizes(view: View) -> None:
     images = pictures(4)
     expected = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(MEAN), list(STD))
     found = view(images, MEAN, STD, seeded())
@@ -404,7 +404,7 @@ def test_without_randomness_a_view_normalises(view: View) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 40), (20, 31)])
-def test_evaluation_resizes_and_takes_the_centre(height: int, width: int) -> None:
+def test_evaluation_resizes_and_takes_the_center(height: int, width: int) -> None:
     images = pictures(3, height, width)
     found = EvaluationView(size=32, resize=36)(images, ZERO, ONE, seeded())
     reference = v2.Compose([v2.Resize(36, antialias=True), v2.CenterCrop(32)])
@@ -506,8 +506,8 @@ def test_fields_out_of_range(make, message: str) -> None:
 
 
 def test_unknown_crop() -> None:
-    with pytest.raises((ValueError, TypeCheckError), match="centre"):
-        ClassifierView(crop="centre")
+    with pytest.raises((ValueError, TypeCheckError), match="center"):
+        ClassifierView(crop="center")
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ def test_image_too_small_for_the_window() -> None:
         ClassifierView()(pictures(2, 20, 32), MEAN, STD, seeded())
 
 
-def test_colours_of_four_channels() -> None:
+def test_colors_of_four_channels() -> None:
     with pytest.raises(ValueError, match="4 channels"):
         ContrastiveView()(pictures(2, channels=4), (0.5,) * 4, (0.5,) * 4, seeded())
 

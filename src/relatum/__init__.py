@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "relatum.backbones": ("Backbone",),
+    "relatum.networks.backbones": ("Backbone",),
     "relatum.data.sources": ("load",),
     "relatum.data.views": ("ClassifierView", "ContrastiveView", "EvaluationView"),
     "relatum.evaluation.knn": ("KNN",),
     "relatum.evaluation.linear": ("LinearProbe",),
-    "relatum.export": ("load_encoder", "save_encoder", "save_onnx"),
+    "relatum.networks.export": ("load_encoder", "save_encoder", "save_onnx"),
     "relatum.methods": ("METHODS", "Method"),
     "relatum.methods.contrastive.byol": ("BYOL",),
     "relatum.methods.contrastive.debiased": ("Debiased",),
@@ -21,17 +21,17 @@ _HOMES = {
     "relatum.methods.contrastive.simsiam": ("SimSiam",),
     "relatum.methods.contrastive.supcon": ("SupCon",),
     "relatum.methods.distill.corsd": ("CORSD",),
-    "relatum.objectives": (
+    "relatum.losses.objectives": (
         "jaccard_loss",
         "nt_xent",
         "query_key_loss",
         "supcon_loss",
     ),
-    "relatum.recipe": ("Recipe", "options"),
+    "relatum.recipes.recipe": ("Recipe", "options"),
     "relatum.recipes": ("RECIPES",),
     "relatum.relations": ("Cosine", "Euclidean", "Jaccard", "Relation", "Tanimoto"),
-    "relatum.training": ("fit",),
-    "relatum.types": ("Batch", "Embeddings", "Features"),
+    "relatum.training.loop": ("fit",),
+    "relatum.core.types": ("Batch", "Embeddings", "Features"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -39,7 +39,7 @@ class BadImage(ValueError):
 def decode(encoded: bytes | str | Path, name: str | None = None) -> Image.Image:
     """The first frame of an image file, upright (EXIF), as 8-bit RGB.
 
-    CMYK and palettes are converted, transparency is laid on white, and 16-bit grey is scaled by 255 / 65535,
+    CMYK and palettes are converted, transparency is laid on white, and 16-bit gray is scaled by 255 / 65535,
     where Pillow's own conversion would clip everything above 255 to white.
 
     Args:
@@ -65,7 +65,7 @@ def decode(encoded: bytes | str | Path, name: str | None = None) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of `image`, scaled to `size` x `size` pixels (bicubic); itself where it has that size."""
+    """The center square of `image`, scaled to `size` x `size` pixels (bicubic); itself where it has that size."""
     return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
 
 

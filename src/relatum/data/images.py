@@ -9,8 +9,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from relatum.core.randomness import generator_of
 from relatum.data.decoding import decode, fit
-from relatum.randomness import generator_of
 
 SAMPLE = 2_000  # images that mean and standard deviation are computed from
 
@@ -109,7 +109,7 @@ def mean_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
         pixels = images.read(i).flatten(1).double() / 255
         moments += torch.stack([pixels.mean(1), pixels.square().mean(1)])
     mean, square = moments / len(chosen)
-    std = (square - mean.square()).clamp(min=255**-2).sqrt()  # images of one colour must not divide by zero
+    std = (square - mean.square()).clamp(min=255**-2).sqrt()  # images of one color must not divide by zero
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
@@ -173,10 +173,10 @@ def check_labels(labels: Int[Tensor, " n"], num_classes: int) -> None:
     Raises:
         ValueError: an image without a label, a label out of range, or a single class.
     """
-    unlabelled = int((labels == -1).sum())
-    if unlabelled:
+    unlabeled = int((labels == -1).sum())
+    if unlabeled:
         raise ValueError(
-            f"{unlabelled:,} of {len(labels):,} images have no label, but this method learns from labels: put the "
+            f"{unlabeled:,} of {len(labels):,} images have no label, but this method learns from labels: put the "
             f"images into one folder per class, or choose a method that needs none, such as simclr"
         )
     check_range(labels, num_classes)

@@ -142,9 +142,9 @@ class _Files:
         return path, Path(path).read_bytes()
 
 
-def _files(labelled: Sequence[tuple[str, int]]) -> StreamedImages:
-    labels = torch.tensor([label for _, label in labelled], dtype=torch.int64)
-    return StreamedImages(_Files([path for path, _ in labelled]), labels, torch.arange(len(labels)))
+def _files(labeled: Sequence[tuple[str, int]]) -> StreamedImages:
+    labels = torch.tensor([label for _, label in labeled], dtype=torch.int64)
+    return StreamedImages(_Files([path for path, _ in labeled]), labels, torch.arange(len(labels)))
 
 
 def folder(path: Path) -> Parts:

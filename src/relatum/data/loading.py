@@ -13,11 +13,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from relatum.core.randomness import generator_of
+from relatum.core.types import Batch
 from relatum.data.images import Images, ResidentImages, StreamedImages
 from relatum.data.pairing import shard
 from relatum.data.views import View
-from relatum.randomness import generator_of
-from relatum.types import Batch
 
 SHARE = 0.5  # of the free GPU memory that resident images may take; the rest is for the network
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Generator, Tensor
 
-from relatum.randomness import generator_of
+from relatum.core.randomness import generator_of
 
 
 def shuffled(num_samples: int, *, batch_size: int, seed: int, epoch: int) -> Int64[Tensor, "steps 1 n"]:
@@ -219,11 +219,11 @@ class _Classes(NamedTuple):
 
 def _group(labels: Int[Tensor, " num_samples"]) -> _Classes:
     if len(labels) == 0:
-        raise ValueError("there are no labels, so no images: pairing needs labelled data")
-    if unlabelled := int((labels < 0).sum()):
+        raise ValueError("there are no labels, so no images: pairing needs labeled data")
+    if unlabeled := int((labels < 0).sum()):
         raise ValueError(
-            f"{unlabelled} of {len(labels)} images have no class (label {int(labels.min())}): classes are numbered "
-            f"from 0; keep only labelled images, or use a method that needs no labels"
+            f"{unlabeled} of {len(labels)} images have no class (label {int(labels.min())}): classes are numbered "
+            f"from 0; keep only labeled images, or use a method that needs no labels"
         )
     names, of, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
     return _Classes(of, names, counts, _starts(counts))

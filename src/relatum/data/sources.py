@@ -79,7 +79,7 @@ def load(
 
     By name: `digits` (inside scikit-learn); `cifar10`, `cifar100`, `tiny-imagenet`, `cub200` and `cub200-boxes`
     (cut to the birds' bounding boxes), in the official layout or as Parquet shards, under `root` or `root/name`,
-    else downloaded; `imagenet`, in folders `train` and `val`. By path: a folder of images, labelled by sub-folder
+    else downloaded; `imagenet`, in folders `train` and `val`. By path: a folder of images, labeled by sub-folder
     or flat, perhaps in `train` and `test` (or `val`); a Parquet file, or a folder of shards, with the columns
     `image: {bytes, path}` and `label`. From the hub: `hf:OWNER/NAME`.
 
@@ -92,7 +92,7 @@ def load(
         on_bad_image: `"error"` stops at an image that cannot be decoded; `"skip"` lists such images and drops them.
         resident: whether to hold the decoded images in memory: `"auto"` does if all have one size and need
             together at most `budget` bytes. Sets that come as arrays (digits, CIFAR's official layout) always are.
-        size: side in pixels of the square that every image is cut (at the centre) and scaled to; None leaves them.
+        size: side in pixels of the square that every image is cut (at the center) and scaled to; None leaves them.
         budget: bytes.
 
     Raises:

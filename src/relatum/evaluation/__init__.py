@@ -6,6 +6,7 @@ stands without its k, temperature or learning rates: `KNN(k=200)(train, test) ->
 
 from collections.abc import Callable
 
+from relatum.core.types import Embeddings
 from relatum.evaluation.classification import accuracy, expected_calibration_error
 from relatum.evaluation.extract import extract
 from relatum.evaluation.geometry import alignment, effective_rank, uniformity
@@ -13,7 +14,6 @@ from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.retrieval import Retrieval, nearest
 from relatum.evaluation.tsne import tsne
-from relatum.types import Embeddings
 
 Evaluator = Callable[[Embeddings, Embeddings], dict[str, float]]
 

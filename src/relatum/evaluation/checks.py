@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from relatum.precision import at_least_float32
-from relatum.types import Embeddings
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Embeddings
 
 
 def refuse_features(features: Tensor, name: str) -> None:
@@ -28,16 +28,16 @@ def refuse_embeddings(embeddings: Embeddings, name: str) -> None:
     refuse_features(features, name)
     if len(labels) != len(features):
         raise ValueError(f"{name} has {len(features)} feature vectors but {len(labels)} labels; expected one each")
-    unlabelled = int((labels < 0).sum())
-    if unlabelled:
+    unlabeled = int((labels < 0).sum())
+    if unlabeled:
         raise ValueError(
-            f"{name}: {unlabelled} of {len(labels)} images have no label (-1); expected classes from 0: "
-            "evaluate on labelled images, or use the measures without labels (uniformity, effective_rank, tsne)"
+            f"{name}: {unlabeled} of {len(labels)} images have no label (-1); expected classes from 0: "
+            "evaluate on labeled images, or use the measures without labels (uniformity, effective_rank, tsne)"
         )
 
 
 def refuse_pair(train: Embeddings, test: Embeddings) -> None:
-    """Raise unless `train` and `test` are labelled and of one width."""
+    """Raise unless `train` and `test` are labeled and of one width."""
     refuse_embeddings(train, "train")
     refuse_embeddings(test, "test")
     if train.features.shape[1] != test.features.shape[1]:

@@ -52,7 +52,7 @@ def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor,
     (b + 1) / bins]. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", Eq. 3.
 
     Args:
-        logits: unnormalised log-probabilities.
+        logits: unnormalized log-probabilities.
         labels: classes in [0, k).
         bins: number of bins, at least 1.
 
@@ -77,5 +77,5 @@ def refuse_labels(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> No
     if low < 0 or high >= logits.shape[1]:
         raise ValueError(
             f"labels run from {low} to {high}; expected [0, {logits.shape[1]}) for {logits.shape[1]} logits: "
-            "is the classifier of another data set, or an image unlabelled (-1)?"
+            "is the classifier of another data set, or an image unlabeled (-1)?"
         )

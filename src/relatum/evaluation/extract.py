@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relatum.types import Embeddings
+from relatum.core.types import Embeddings
 
 
 @torch.no_grad()

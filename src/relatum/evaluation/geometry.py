@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from relatum.core.precision import full_precision
 from relatum.evaluation.checks import refuse_features
 from relatum.evaluation.retrieval import BUDGET
-from relatum.precision import full_precision
 
 
 @torch.no_grad()
 @full_precision
 def alignment(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], alpha: float = 2.0) -> float:
-    """`mean_i ||a_i - b_i||^alpha` of L2-normalised rows: how close two views of an image lie; 0 is best.
+    """`mean_i ||a_i - b_i||^alpha` of L2-normalized rows: how close two views of an image lie; 0 is best.
 
     Source: Wang & Isola 2020, "Understanding Contrastive Representation Learning through Alignment and
     Uniformity on the Hypersphere", Eq. 1.
@@ -36,7 +36,7 @@ def alignment(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], alpha: float = 2
 @torch.no_grad()
 @full_precision
 def uniformity(x: Float[Tensor, "n d"], t: float = 2.0, *, budget: int = BUDGET) -> float:
-    """`log mean_{i < j} exp(-t ||x_i - x_j||^2)` of L2-normalised rows: how evenly they fill the sphere.
+    """`log mean_{i < j} exp(-t ||x_i - x_j||^2)` of L2-normalized rows: how evenly they fill the sphere.
 
     0 is one point; the smaller, the more even. Costs n^2 d: take some thousand images.
     Source: Wang & Isola 2020, Eq. 2.
@@ -70,7 +70,7 @@ def uniformity(x: Float[Tensor, "n d"], t: float = 2.0, *, budget: int = BUDGET)
 def effective_rank(x: Float[Tensor, "n d"]) -> float:
     """`exp(-sum_i p_i log p_i)`, p the singular values of `x` over their sum: from 1 to min(n, d).
 
-    How many directions the features use; far below d tells of dimensional collapse. Not centred, not normalised.
+    How many directions the features use; far below d tells of dimensional collapse. Not centered, not normalized.
     Sources: Roy & Vetterli 2007, "The effective rank"; Garrido et al. 2023, "RankMe", Eq. 1.
 
     Args:

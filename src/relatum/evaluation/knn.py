@@ -1,13 +1,13 @@
-"""The weighted k-nearest-neighbour classifier: what the features know without any training."""
+"""The weighted k-nearest-neighbor classifier: what the features know without any training."""
 
 from dataclasses import dataclass
 
 import torch
 
+from relatum.core.types import Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
 from relatum.evaluation.classification import hit_rates, ranks
 from relatum.evaluation.retrieval import nearest
-from relatum.types import Embeddings
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class KNN:
     """Each of the k nearest training images votes for its class with weight `exp(cos / T)`.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4;
-    k = 200, T = 0.1 on L2-normalised backbone features of clean views as in MoCo's CIFAR demonstration.
+    k = 200, T = 0.1 on L2-normalized backbone features of clean views as in MoCo's CIFAR demonstration.
 
     Attributes:
-        k: neighbours that vote, at most the number of training images.
-        temperature: T of the weights; none gives every neighbour the same weight.
+        k: neighbors that vote, at most the number of training images.
+        temperature: T of the weights; none gives every neighbor the same weight.
     """
 
     k: int = 200
@@ -27,7 +27,7 @@ class KNN:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"k={self.k} neighbours; expected at least 1")
+            raise ValueError(f"k={self.k} neighbors; expected at least 1")
         if self.temperature is not None and not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature}; expected > 0, or none for equal votes")
 
@@ -42,7 +42,7 @@ class KNN:
         A class without a vote is never found, so that k below 5 gives no chance hits; a draw goes to the lower class.
 
         Raises:
-            ValueError: for unlabelled, empty or non-finite embeddings, and if k exceeds the training images.
+            ValueError: for unlabeled, empty or non-finite embeddings, and if k exceeds the training images.
         """
         refuse_pair(train, test)
         similarities, indices = nearest(test.features, train.features, self.k)

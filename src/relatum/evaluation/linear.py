@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
 from relatum.evaluation.classification import hit_rates, ranks
-from relatum.precision import at_least_float32
-from relatum.types import Batch, Embeddings
 
 MOMENTUM = 0.9
 
@@ -119,7 +119,7 @@ class LinearProbe:
             chosen, and its candidates' `validation@<rate>`: top-1 in percent on the held-out part.
 
         Raises:
-            ValueError: for unlabelled, empty or non-finite embeddings, or if no class has two images to hold one out.
+            ValueError: for unlabeled, empty or non-finite embeddings, or if no class has two images to hold one out.
         """
         train, test = prepare(train, test)
         classes = count_classes(train, test)

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, exactly and in bounded memory, and what they say of retrieval."""
+"""Nearest neighbors by cosine, exactly and in bounded memory, and what they say of retrieval."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Embeddings
 from relatum.evaluation.checks import refuse_embeddings, refuse_features, refuse_pair
-from relatum.precision import at_least_float32
-from relatum.types import Embeddings
 
 BUDGET = 2**27  # bytes of similarities held at once
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The k nearest of each query: cosine, falling, and row in the bank; equal cosines: the lower row first."""
 
     similarities: Float[Tensor, "n k"]
@@ -31,7 +31,7 @@ def nearest(
     *,
     exclude_self: bool = False,
     budget: int = BUDGET,
-) -> Neighbours:
+) -> Neighbors:
     """The `k` rows of `bank` with the largest cosine to each query.
 
     Args:
@@ -45,12 +45,12 @@ def nearest(
         ValueError: if k is out of range, features are empty or not finite, or `exclude_self` is asked for two sets.
     """
     found = [top for _, top in scan(queries, bank, k, exclude_self=exclude_self, budget=budget)]
-    return Neighbours(torch.cat([f.similarities for f in found]), torch.cat([f.indices for f in found]))
+    return Neighbors(torch.cat([f.similarities for f in found]), torch.cat([f.indices for f in found]))
 
 
 def scan(
     queries: Float[Tensor, "n d"], bank: Float[Tensor, "m d"], k: int, *, exclude_self: bool, budget: int = BUDGET
-) -> Iterator[tuple[slice, Neighbours]]:
+) -> Iterator[tuple[slice, Neighbors]]:
     """`nearest` chunk by chunk, with the rows of `queries` that each chunk answers."""
     refuse_features(queries, "queries")
     refuse_features(bank, "bank")
@@ -61,7 +61,7 @@ def scan(
     most = len(bank) - exclude_self
     if not 1 <= k <= most:
         raise ValueError(
-            f"k={k} neighbours of a bank with {most} candidates; expected 1 <= k <= {most}: lower k, or add images"
+            f"k={k} neighbors of a bank with {most} candidates; expected 1 <= k <= {most}: lower k, or add images"
         )
     queries, bank = F.normalize(at_least_float32(queries)), F.normalize(at_least_float32(bank))
     step = max(1, budget // (bank.element_size() * len(bank)))
@@ -75,7 +75,7 @@ def scan(
         yield rows, top(similarities, k)
 
 
-def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
+def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbors:
     """The k largest of each row, falling; equal values: the lower column first, on every device."""
     values, columns = largest(similarities, min(k + 1, similarities.shape[1]))
     tied = (values[:, 1:] == values[:, :-1]).any(1)  # `topk` promises no order, and no choice at the k-th, for these
@@ -92,7 +92,7 @@ def top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
         rising, order = columns[tied].sort(dim=1)
         values[tied], order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True)
         columns[tied] = rising.gather(1, order)
-    return Neighbours(values, columns)
+    return Neighbors(values, columns)
 
 
 def largest(values: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
@@ -119,7 +119,7 @@ class Retrieval:
     """Search by cosine: recall@k, and mean average precision at R (Musgrave et al. 2020, section 3.2).
 
     Recall@k is the percentage of queries with one of their class among the k nearest. MAP@R is the mean over queries of
-    `1 / R sum_{i <= R} P(i) [i-th neighbour is of the query's class]`, R the images of that class in the bank and
+    `1 / R sum_{i <= R} P(i) [i-th neighbor is of the query's class]`, R the images of that class in the bank and
     `P(i)` the precision among the first i. Queries whose class the bank does not hold are left out of both.
 
     Attributes:

@@ -3,13 +3,13 @@
 import torch
 import torch.nn.functional as F
 
+from relatum.core.types import Embeddings
 from relatum.evaluation.checks import refuse_features
-from relatum.types import Embeddings
 
 
 @torch.no_grad()
 def tsne(embeddings: Embeddings, *, max_samples: int = 2000, seed: int = 0, perplexity: float = 30.0) -> Embeddings:
-    """t-SNE of the L2-normalised features, from their principal components: points in the plane with their labels.
+    """t-SNE of the L2-normalized features, from their principal components: points in the plane with their labels.
 
     Source: van der Maaten & Hinton 2008, as scikit-learn computes it.
 
@@ -17,7 +17,7 @@ def tsne(embeddings: Embeddings, *, max_samples: int = 2000, seed: int = 0, perp
         embeddings: features of at least two dimensions; labels may be -1, they are only carried along.
         max_samples: a random part of this size is mapped where there are more.
         seed: of that part.
-        perplexity: effective number of neighbours, below the number of points.
+        perplexity: effective number of neighbors, below the number of points.
 
     Returns:
         Points "n 2" and their labels.

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relatum.backbones import Backbone
-from relatum.types import Batch
+from relatum.core.types import Batch
+from relatum.networks.backbones import Backbone
 
 Pairing = Literal["single", "two-views", "triples", "same-class-pairs"]
 """What one row of a batch is: one view of an image, two views of it, (anchor, positive, negative), or two images of
@@ -37,10 +37,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The loss terms, named and weighted: training minimises their sum and logs each."""
+        """The loss terms, named and weighted: training minimizes their sum and logs each."""
 
     def after_step(self, progress: float) -> None:
-        """What follows an optimiser step: momentum copies, queues, banks.
+        """What follows an optimizer step: momentum copies, queues, banks.
 
         Args:
             progress: the share of all steps that are done, in (0, 1].

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from relatum.recipe import Recipe
 from relatum.recipes import distill, small
 from relatum.recipes.contrastive import (
     cifar_byol,
@@ -20,6 +19,7 @@ from relatum.recipes.contrastive import (
 )
 from relatum.recipes.demo import demo
 from relatum.recipes.distill import SETTINGS
+from relatum.recipes.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,

@@ -9,7 +9,7 @@ were the best over epochs and temperatures; ours are of the last epoch.
 from dataclasses import replace
 
 from relatum.data.views import ContrastiveView
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
 
 _CIFAR = Recipe(
     name="simclr",
@@ -122,7 +122,7 @@ def cifar_supcon() -> Recipe:
 
 
 def _paper(recipe: Recipe) -> Recipe:
-    """The setting of the first paper's Section 3, where it says one; its optimiser and temperatures it does not say."""
+    """The setting of the first paper's Section 3, where it says one; its optimizer and temperatures it does not say."""
     return replace(
         recipe,
         name=f"paper-{recipe.name}",

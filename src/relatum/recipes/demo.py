@@ -2,7 +2,7 @@
 
 from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
 
 
 def demo() -> Recipe:

@@ -19,7 +19,7 @@ from typing import Any
 from relatum.data.views import ClassifierView
 from relatum.evaluation.linear import LinearProbe
 from relatum.methods import METHODS
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
 
 _CIFAR100 = Recipe(
     name="supervised",
@@ -208,7 +208,7 @@ def cc() -> Recipe:
     Source: Peng et al. 2019; random batches, as in all public ports (`--data.images-per-class` for the paper's).
     Command: relatum train cc --method.teacher runs/teacher
     Cost: supervised and a forward pass of the teacher.
-    Expected: 78.76 in Table 1; resnet56 -> resnet20 under step-240 and --method.kernel neighbours: 69.63 (Tian et al.);
+    Expected: 78.76 in Table 1; resnet56 -> resnet20 under step-240 and --method.kernel neighbors: 69.63 (Tian et al.);
         not confirmed by us.
     """
     return _with("cc")

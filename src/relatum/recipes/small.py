@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from relatum.data.views import ClassifierView, ContrastiveView
-from relatum.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
 
 _CONTRASTIVE = Recipe(
     name="small-simclr",

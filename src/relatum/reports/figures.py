@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from relatum.core.types import Embeddings
 from relatum.reports.records import Record
-from relatum.types import Embeddings
 
-QUERIES = 10  # rows of the picture of neighbours
-NEIGHBOURS = 9  # images beside each query
+QUERIES = 10  # rows of the picture of neighbors
+NEIGHBORS = 9  # images beside each query
 LEAST_MAPPED = 10  # images that a t-SNE map needs at least
 BESIDE_LOSSES = ("epoch", "seconds", "learning_rate")  # what else a history holds, measurements apart
 LEGEND = 20  # classes that a legend can name
@@ -38,7 +38,7 @@ def curves(record: Record, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def neighbours(
+def neighbors(
     images: Sequence[Sequence[UInt8[Tensor, "s s c"]]],
     labels: Sequence[Sequence[int]],
     classes: Sequence[str],
@@ -63,12 +63,12 @@ def neighbours(
         row[0].set_ylabel(classes[marks[0]][:12], fontsize=7)
         for spine in row[0].spines.values():
             spine.set(color="black", linewidth=2)
-    figure.suptitle("queries (left) and their nearest neighbours; green: the same class", fontsize=9)
+    figure.suptitle("queries (left) and their nearest neighbors; green: the same class", fontsize=9)
     figure.savefig(path, dpi=120)
 
 
 def feature_map(points: Embeddings, classes: Sequence[str], path: Path) -> None:
-    """A scatter plot of two-dimensional features, one colour a class."""
+    """A scatter plot of two-dimensional features, one color a class."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     _scatter(axes, points, classes)
@@ -79,7 +79,7 @@ def feature_map(points: Embeddings, classes: Sequence[str], path: Path) -> None:
 
 
 def stage_maps(points: Sequence[Embeddings], classes: Sequence[str], path: Path) -> None:
-    """A row of scatter plots of two-dimensional features, one for each stage, one colour a class.
+    """A row of scatter plots of two-dimensional features, one for each stage, one color a class.
 
     Args:
         points: a map of each stage, shallow to deep.
@@ -98,9 +98,9 @@ def stage_maps(points: Sequence[Embeddings], classes: Sequence[str], path: Path)
 
 
 def _scatter(axes: Axes, points: Embeddings, classes: Sequence[str]) -> None:
-    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= LEGEND else "hsv"]
+    colors = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= LEGEND else "hsv"]
     for label, name in enumerate(classes):
         x, y = points.features[points.labels == label].T.numpy()
-        colour = colours(label if len(classes) <= LEGEND else label / len(classes))
-        axes.scatter(x, y, s=6, color=[colour], label=name if len(classes) <= LEGEND else None)
+        color = colors(label if len(classes) <= LEGEND else label / len(classes))
+        axes.scatter(x, y, s=6, color=[color], label=name if len(classes) <= LEGEND else None)
     axes.set(xticks=[], yticks=[])

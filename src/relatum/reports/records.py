@@ -23,7 +23,7 @@ class Record:
         versions: of Relatum, of Python and of the packages that numbers depend on.
         commit: of the sources, "+" behind it where they had changed since; empty outside a checkout.
         machine: processor or GPU, cores, precision, number of processes.
-        data: what was found: images, classes, normalisation, and how they were split.
+        data: what was found: images, classes, normalization, and how they were split.
         history: one entry for each epoch: epoch, learning rate, seconds, each loss term, each measurement.
         metrics: the measurements of the last epoch on the test set, each in its own unit (accuracies in percent).
         protocols: for each group of metrics, how they were measured, in words.

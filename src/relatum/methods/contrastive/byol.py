@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.heads import Projector
-from relatum.memory import MomentumCopy
+from relatum.core.schedules import cosine
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Projector
+from relatum.networks.memory import MomentumCopy
 from relatum.relations import Cosine, Relation
-from relatum.schedules import cosine
-from relatum.types import Batch
 
 
 class BYOL(Method):

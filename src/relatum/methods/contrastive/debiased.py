@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.heads import Projector
+from relatum.core.distributed import gather
+from relatum.core.types import Batch
+from relatum.losses.objectives import debiased_loss
 from relatum.methods.base import Method, Pairing
-from relatum.objectives import debiased_loss
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
-from relatum.types import Batch
 
 
 class Debiased(Method):

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.heads import Projector
-from relatum.memory import MomentumCopy, Queue
+from relatum.core.distributed import gather
+from relatum.core.schedules import cosine
+from relatum.core.types import Batch
+from relatum.losses.objectives import contrast_terms, query_key_contrast
 from relatum.methods.base import Method, Pairing
-from relatum.objectives import contrast_terms, query_key_contrast
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Projector
+from relatum.networks.memory import MomentumCopy, Queue
 from relatum.relations import Cosine, Relation
-from relatum.schedules import cosine
-from relatum.types import Batch
 
 
 class MoCo(Method):

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.heads import Projector
+from relatum.core.distributed import gather
+from relatum.core.types import Batch
+from relatum.losses.objectives import contrast_terms, two_view_contrast
 from relatum.methods.base import Method, Pairing
-from relatum.objectives import contrast_terms, two_view_contrast
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
-from relatum.types import Batch
 
 
 class SimCLR(Method):

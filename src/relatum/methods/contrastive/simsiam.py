@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.heads import Projector
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
-from relatum.types import Batch
 
 
 class SimSiam(Method):

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.memory import Frozen
+from relatum.core.precision import full_precision
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification, require_weights, same_size
-from relatum.precision import full_precision
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
 Norm = Literal["half-norm", "squared"]
 """How two attention maps are compared: half their distance (the paper), or its square (the authors' code)."""

@@ -12,7 +12,7 @@ constant. What goes by the name of CC in the field's benchmark is another loss, 
 
     Delta_i = |phi_s(.)_i - phi_t(.)_i|,   L = CE(z_s, y) + beta mean_i <Delta_i, Delta_{i+1}>
 
-with both layers trained and neighbours in the (random) order of the batch: `kernel="neighbours"`.
+with both layers trained and neighbors in the (random) order of the batch: `kernel="neighbors"`.
 """
 
 import math
@@ -23,18 +23,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.memory import Frozen
+from relatum.core.distributed import gather
+from relatum.core.precision import full_precision
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification, require_weights
-from relatum.precision import full_precision
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
-Kernel = Literal["taylor", "neighbours"]
-"""The kernel matrix of the paper, or the products of neighbouring differences of the field's benchmark."""
+Kernel = Literal["taylor", "neighbors"]
+"""The kernel matrix of the paper, or the products of neighboring differences of the field's benchmark."""
 
-WEIGHTS: dict[Kernel, float] = {"taylor": 100.0, "neighbours": 0.02}
+WEIGHTS: dict[Kernel, float] = {"taylor": 100.0, "neighbors": 0.02}
 """`beta` of each form, as published with it."""
 
 
@@ -48,8 +48,8 @@ class CC(Method):
     Args:
         backbone: the student, with classes.
         teacher: a trained network.
-        weight: `beta`; none means 100 for `taylor` and 0.02 for `neighbours`.
-        kernel: `taylor` is the paper, `neighbours` the loss of the field's benchmark.
+        weight: `beta`; none means 100 for `taylor` and 0.02 for `neighbors`.
+        kernel: `taylor` is the paper, `neighbors` the loss of the field's benchmark.
         gamma: of the Gaussian kernel, positive; for `taylor`.
         order: `P >= 1`, of its Taylor series.
         width: of phi's output.
@@ -90,7 +90,7 @@ class CC(Method):
             )
         self.teacher = Frozen(teacher)
         self.student_embed = nn.Linear(backbone.embedding_dim, width)
-        self.teacher_embed = nn.Linear(teacher.embedding_dim, width).requires_grad_(kernel == "neighbours")
+        self.teacher_embed = nn.Linear(teacher.embedding_dim, width).requires_grad_(kernel == "neighbors")
         self.kernel = kernel
         self.gamma = gamma
         self.order = order
@@ -101,10 +101,7 @@ class CC(Method):
         terms = self.classification(student, teacher, labels)
         a = gather(self.student_embed(student.embedding))
         b = gather(self.teacher_embed(teacher.embedding))
-        if self.kernel == "taylor":
-            correlation = correlation_loss(a, b, self.gamma, self.order)
-        else:
-            correlation = neighbour_loss(a, b)
+        correlation = correlation_loss(a, b, self.gamma, self.order) if self.kernel == "taylor" else neighbor_loss(a, b)
         return terms | {"correlation": self.weight * correlation}
 
 
@@ -127,13 +124,13 @@ def correlation_loss(
 
 
 @full_precision
-def neighbour_loss(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+def neighbor_loss(student: Float[Tensor, "n d"], teacher: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """`mean_i <Delta_i, Delta_{i+1}>`, `Delta_i = |student_i - teacher_i|` in each coordinate.
 
     Raises:
         ValueError: for fewer than two images.
     """
     if len(student) < 2:
-        raise ValueError(f"a batch of {len(student)} image has no neighbours; expected at least 2 images.")
+        raise ValueError(f"a batch of {len(student)} image has no neighbors; expected at least 2 images.")
     difference = (student - teacher).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()

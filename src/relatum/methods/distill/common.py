@@ -4,10 +4,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.objectives import kl_divergence
-from relatum.precision import full_precision
-from relatum.types import Features
+from relatum.core.precision import full_precision
+from relatum.core.types import Features
+from relatum.losses.objectives import kl_divergence
+from relatum.networks.backbones import Backbone
 
 
 @full_precision

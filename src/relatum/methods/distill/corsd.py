@@ -34,11 +34,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
+from relatum.core.precision import at_least_float32, full_precision
+from relatum.core.types import Batch
+from relatum.losses.objectives import soft_cross_entropy, triplet_loss
 from relatum.methods.base import Method, Pairing
-from relatum.objectives import soft_cross_entropy, triplet_loss
-from relatum.precision import at_least_float32, full_precision
-from relatum.relation_networks import (
+from relatum.networks.backbones import Backbone
+from relatum.networks.relation_networks import (
     Activation,
     Comparison,
     ImageProjection,
@@ -48,7 +49,6 @@ from relatum.relation_networks import (
     stack_pairs,
 )
 from relatum.relations import Relation
-from relatum.types import Batch
 
 
 @full_precision
@@ -93,11 +93,11 @@ class CORSD(Method):
 
     Weight 0 switches a term off, and what only that term trains is not built. Where the deepest stage would teach
     without being trained itself (`alpha = 0` for the relation, `lam = 1` for the logits, both with
-    `detach_teacher`), its layers stay as initialised.
+    `detach_teacher`), its layers stay as initialized.
 
     With a `relation` there is no network on pairs: each image is projected by itself and the relation compares the
-    projections (see `relatum.relation_networks.Comparison`); the auxiliary classifiers read the two projections of a
-    pair side by side. Euclidean is the handcrafted L2; with Jaccard the two papers meet, and neither has it.
+    projections (see `relatum.networks.relation_networks.Comparison`); the auxiliary classifiers read the two
+    projections of a pair side by side. Euclidean is the handcrafted L2; with Jaccard the two papers meet, and neither has it.
 
     Args:
         backbone: the classifier.

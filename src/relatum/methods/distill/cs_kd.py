@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
-from relatum.objectives import kl_divergence
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 
 class CSKD(Method):

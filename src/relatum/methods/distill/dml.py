@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
-from relatum.objectives import kl_divergence
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 
 class DML(Method):
     """Train a backbone together with peers; the backbone is the first network, and what is exported.
 
-    All networks share one optimiser: it steps each weight by its own gradient, so that they train as with an optimiser
+    All networks share one optimizer: it steps each weight by its own gradient, so that they train as with an optimizer
     each. Every peer costs a training of its network.
 
     Args:

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.memory import Frozen
+from relatum.core.precision import full_precision
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification, require_weights, same_size
-from relatum.precision import full_precision
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
 
 class FitNet(Method):
@@ -103,7 +103,7 @@ class FitNet(Method):
 
 
 def regressor(in_channels: int, out_channels: int, stride_ratio: float, rectify: bool) -> nn.Sequential:
-    """A convolution and batch normalisation from the student's map to the size and the width of the hint.
+    """A convolution and batch normalization from the student's map to the size and the width of the hint.
 
     Args:
         in_channels: of the student's map.

@@ -10,11 +10,11 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.memory import Frozen
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
 
 class KD(Method):

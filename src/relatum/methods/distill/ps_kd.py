@@ -18,14 +18,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.memory import Bank
+from relatum.core.distributed import gather
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Batch
+from relatum.losses.objectives import soft_cross_entropy
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import logits_of, require_classes
-from relatum.objectives import soft_cross_entropy
-from relatum.precision import at_least_float32
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Bank
 
 
 class PSKD(Method):

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.corsd import relation_distillation
-from relatum.precision import at_least_float32
+from relatum.networks.backbones import Backbone
 from relatum.relations import Euclidean, unit
-from relatum.types import Batch
 
 
 class RelationL2(Method):

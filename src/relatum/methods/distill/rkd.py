@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.memory import Frozen
+from relatum.core.distributed import gather
+from relatum.core.precision import full_precision
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification, require_weights
-from relatum.precision import full_precision
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
 Tuples = Literal["distinct", "all"]
 """What is averaged over: tuples of distinct examples (the paper), or all of them (the authors' code)."""
@@ -95,11 +95,11 @@ def distances(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b> cancels for close points, so it is evaluated in float64, after centring: that
     is exact for all that float32 can tell apart, and needs no n x n x d tensor.
     """
-    centred = embedding.double()
-    centred = centred - centred.mean(0)
-    squared_norm = centred.square().sum(1)
+    centered = embedding.double()
+    centered = centered - centered.mean(0)
+    squared_norm = centered.square().sum(1)
     scale = squared_norm[:, None] + squared_norm
-    squared = scale - 2 * centred @ centred.T
+    squared = scale - 2 * centered @ centered.T
     # What is left of two equal points is rounding; and the root has no gradient at 0.
     same = (squared <= 1e-14 * scale) | torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
     return squared.masked_fill(same, 1).sqrt().masked_fill(same, 0).to(embedding.dtype)

@@ -26,14 +26,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from relatum.backbones import Backbone
-from relatum.distributed import gather
-from relatum.heads import StageClassifier
+from relatum.core.distributed import gather
+from relatum.core.precision import full_precision
+from relatum.core.types import Batch
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
-from relatum.objectives import kl_divergence
-from relatum.precision import full_precision
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.heads import StageClassifier
 
 Hint = Literal["squared", "frobenius"]
 Exempt = Literal["none", "shallowest", "second-deepest"]

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relatum.backbones import Backbone
+from relatum.core.types import Batch
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import logits_of, require_classes, task_loss
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
 
 
 class Supervised(Method):

@@ -25,13 +25,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relatum.backbones import Backbone
-from relatum.memory import Frozen
+from relatum.core.precision import at_least_float32
+from relatum.core.types import Batch
+from relatum.losses.objectives import kl_divergence
 from relatum.methods.base import Method, Pairing
 from relatum.methods.distill.common import Classification, logits_of, require_classes, require_weights, task_loss
-from relatum.objectives import kl_divergence
-from relatum.precision import at_least_float32
-from relatum.types import Batch
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
 
 
 class TFKD(Method):

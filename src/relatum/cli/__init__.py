@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-    from relatum.recipe import Recipe
+    from relatum.recipes.recipe import Recipe
 
 TRACEBACK = "RELATUM_TRACEBACK"  # the environment variable that asks for the place of an error
 
@@ -23,8 +23,8 @@ def train(args: Sequence[str]) -> None:
     import tyro
 
     recipe, rest = _recipe_argument("train", args)
-    from relatum.recipe import Recipe
-    from relatum.training import fit
+    from relatum.recipes.recipe import Recipe
+    from relatum.training.loop import fit
 
     @dataclass(frozen=True)
     class Train:
@@ -52,9 +52,9 @@ def evaluate(args: Sequence[str]) -> None:
     import tyro
 
     run, rest = _run_argument("evaluate", args)
-    from relatum import experiment
-    from relatum.export import load_encoder
-    from relatum.recipe import Recipe
+    from relatum.measurement import experiment
+    from relatum.networks.export import load_encoder
+    from relatum.recipes.recipe import Recipe
     from relatum.reports.tables import measured
 
     @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def evaluate(args: Sequence[str]) -> None:
     chosen = _parse(Evaluate, f"evaluate {run}", rest, Evaluate(_recipe_of(run)))
     backbone, info = load_encoder(experiment.encoder_of(str(run)))
     prepared = experiment.prepare(chosen.recipe)
-    # The encoder knows one normalisation: images of other sets are given to it as its own were.
+    # The encoder knows one normalization: images of other sets are given to it as its own were.
     prepared = prepared._replace(source=replace(prepared.source, mean=info.mean, std=info.std))
     device = _device()
     result, _ = experiment.measure(backbone.to(device), chosen.recipe, prepared, device)
@@ -85,10 +85,10 @@ def cost(args: Sequence[str]) -> None:
 
     import torch
 
-    from relatum import experiment
-    from relatum.cost import measure_cost
-    from relatum.recipe import Recipe
-    from relatum.training import precision_of
+    from relatum.measurement import experiment
+    from relatum.recipes.recipe import Recipe
+    from relatum.training.cost import measure_cost
+    from relatum.training.loop import precision_of
 
     @dataclass(frozen=True)
     class Cost:
@@ -117,9 +117,9 @@ def embed(args: Sequence[str]) -> None:
     run, rest = _run_argument("embed", args)
     import numpy as np
 
-    from relatum import experiment
     from relatum.data import sources
-    from relatum.export import load_encoder
+    from relatum.measurement import experiment
+    from relatum.networks.export import load_encoder
 
     @dataclass(frozen=True)
     class Embed:
@@ -155,9 +155,9 @@ def export(args: Sequence[str]) -> None:
     run, rest = _run_argument("export", args)
     import torch
 
-    from relatum import experiment
     from relatum.data.views import EvaluationView
-    from relatum.export import load_encoder, save_encoder, save_onnx
+    from relatum.measurement import experiment
+    from relatum.networks.export import load_encoder, save_encoder, save_onnx
 
     @dataclass(frozen=True)
     class Export:
@@ -209,12 +209,12 @@ def list_names(args: Sequence[str]) -> None:
     """: what recipes, methods, relations, backbones and data sets there are."""
     if args:
         raise ValueError(f"`relatum list` takes no arguments, and was given {' '.join(args)}.")
-    from relatum.backbones import BACKBONES
     from relatum.data.sources import NAMED
     from relatum.methods import METHODS
-    from relatum.recipe import RELATIONS
+    from relatum.networks.backbones import BACKBONES
+    from relatum.networks.small_resnets import SMALL_RESNETS
     from relatum.recipes import RECIPES, SETTINGS
-    from relatum.small_resnets import SMALL_RESNETS
+    from relatum.recipes.recipe import RELATIONS
 
     def first_line(thing: Any) -> str:
         return (thing.__doc__ or "").strip().splitlines()[0]
@@ -238,7 +238,7 @@ def list_names(args: Sequence[str]) -> None:
 def show(args: Sequence[str]) -> None:
     """RECIPE [SETTING]: print the whole recipe as YAML, which `relatum train FILE.yaml` takes back."""
     recipe, rest = _recipe_argument("show", args)
-    from relatum.recipe import Recipe, to_yaml
+    from relatum.recipes.recipe import Recipe, to_yaml
 
     print(to_yaml(_parse(Recipe, f"show {args[0]}", rest, recipe)), end="")
 
@@ -305,8 +305,7 @@ def _recipe_argument(verb: str, args: Sequence[str]) -> "tuple[Recipe, Sequence[
         raise ValueError(
             f"`relatum {verb}` needs a recipe: relatum {verb} demo, for example; `relatum list` names all."
         )
-    from relatum import recipe
-    from relatum.recipes import RECIPES, SETTINGS
+    from relatum.recipes import RECIPES, SETTINGS, recipe
 
     name, rest = args[0], args[1:]
     if name in RECIPES:
@@ -336,7 +335,7 @@ def _run_argument(verb: str, args: Sequence[str]) -> tuple[Path, Sequence[str]]:
 
 
 def _recipe_of(run: Path) -> "Recipe":
-    from relatum import recipe
+    from relatum.recipes import recipe
 
     return recipe.read(run / "recipe.yaml")
 

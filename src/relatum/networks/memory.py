@@ -1,4 +1,4 @@
-"""What a method remembers between steps. All of it is buffers: in the checkpoint, never in the optimiser."""
+"""What a method remembers between steps. All of it is buffers: in the checkpoint, never in the optimizer."""
 
 import copy
 from collections.abc import Callable
@@ -94,7 +94,7 @@ class Bank(nn.Module):
 class Frozen(nn.Module):
     """A teacher: always in evaluation mode, without gradients, and no part of the state of its student.
 
-    Its batch statistics do not move, no optimiser sees it, and checkpoints do not carry it: the recipe names where it
+    Its batch statistics do not move, no optimizer sees it, and checkpoints do not carry it: the recipe names where it
     comes from. It follows its owner to other devices.
     """
 

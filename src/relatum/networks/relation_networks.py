@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from relatum.heads import Projector, mlp, separable
-from relatum.precision import at_least_float32
+from relatum.core.precision import at_least_float32
+from relatum.networks.heads import Projector, mlp, separable
 from relatum.relations import Relation
 
 __all__ = [

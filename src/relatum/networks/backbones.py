@@ -13,8 +13,8 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from relatum.small_resnets import SMALL_RESNETS
-from relatum.types import Features
+from relatum.core.types import Features
+from relatum.networks.small_resnets import SMALL_RESNETS
 
 Stem = Literal["imagenet", "cifar", "tiny"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
 
     Up to four stages are given: the deepest feature map of each size, and for models of one size (ViT) the maps at
     each quarter of the depth. A map of a pre-activation network is the sum that leaves the stage, before the next
-    normalisation. timm's squeeze-and-excite networks round the squeezed width up to a multiple of 8, which differs
+    normalization. timm's squeeze-and-excite networks round the squeezed width up to a multiple of 8, which differs
     from the definition (a sixteenth) only where a block has 64 channels: 8 for 4.
 
     Args:
@@ -202,8 +202,8 @@ class Backbone(nn.Module):
 
 
 def share_batch_statistics(module: Module) -> Module:
-    """The same module, whose batch normalisation is over the batches of all processes: on GPUs only."""
-    # timm's, not torch's: that takes the activation away from the layers that normalise and activate in one.
+    """The same module, whose batch normalization is over the batches of all processes: on GPUs only."""
+    # timm's, not torch's: that takes the activation away from the layers that normalize and activate in one.
     return convert_sync_batchnorm(module)
 
 

@@ -17,8 +17,8 @@ def mlp(widths: tuple[int, ...], *, batch_norm: bool = True, last_norm: bool = F
 
     Args:
         widths: of the input, of each hidden layer, and of the output.
-        batch_norm: normalise the hidden layers.
-        last_norm: normalise the output too, without learned scale and shift (as SimSiam's projector does).
+        batch_norm: normalize the hidden layers.
+        last_norm: normalize the output too, without learned scale and shift (as SimSiam's projector does).
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
@@ -44,7 +44,7 @@ class Projector(nn.Module):
         out_width: of each space.
         spaces: how many perceptrons; `relation.spaces` of the relation that reads the output.
         layers: fully connected layers, at least 1.
-        last_norm: batch-normalise the output.
+        last_norm: batch-normalize the output.
         normalize: scale each part to length one.
     """
 

@@ -80,7 +80,7 @@ class SmallResNet(nn.Module):
             projections are counted), n >= 1 blocks a stage.
         widths: channels of the first convolution and of the three stages.
         shortcut: what skips a block that changes size or width: `"identity"` (option A), `"projection"`
-            (option B: 1x1 convolution and batch normalisation) or `"preactivation"` (pre-activation blocks).
+            (option B: 1x1 convolution and batch normalization) or `"preactivation"` (pre-activation blocks).
         num_classes: width of the classifier; 0 for none, then `forward` gives the embedding.
         in_channels: channels of the images.
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relatum.experiment import Precision, Prepared, build, build_loader
+from relatum.core.types import Batch
+from relatum.measurement.experiment import Precision, Prepared, build, build_loader
 from relatum.methods import METHODS, Method
-from relatum.optimizers import build_optimizer
-from relatum.recipe import Recipe, options
-from relatum.types import Batch
+from relatum.recipes.recipe import Recipe, options
+from relatum.training.optimizers import build_optimizer
 
 WARM_UP = 2  # steps of each side that are not counted
 
@@ -30,7 +30,7 @@ class Side:
 
     Attributes:
         method: its name.
-        seconds: for each image of a training step (forward, backward, optimiser, what follows), the median.
+        seconds: for each image of a training step (forward, backward, optimizer, what follows), the median.
         parameters: that it trains.
         activation_bytes: on a processor, what autograd keeps of the forward pass for the backward pass, each storage
             once, parameters and buffers apart (layers that are computed again keep nothing and count nothing). On a
@@ -52,7 +52,7 @@ class Cost:
         repeats: steps of each side that were timed.
         side: the method.
         baseline: the baseline.
-        time_ratio: the method's time over the baseline's: the median of the repeats, each a pair of neighbours.
+        time_ratio: the method's time over the baseline's: the median of the repeats, each a pair of neighbors.
         time_range: the smallest and the largest of these.
     """
 
@@ -95,7 +95,7 @@ def measure_cost(
     """Time, parameters and memory of a recipe's training step, and of the baseline on the same batch.
 
     Args:
-        recipe: whose method is measured; its backbone, batch, images and optimiser serve both sides.
+        recipe: whose method is measured; its backbone, batch, images and optimizer serve both sides.
         prepared: its images.
         device: where.
         precision: makes the context of the forward pass, as in training.
@@ -150,7 +150,7 @@ class _Step:
         if self.device.type != "cuda":
             own = {t.untyped_storage().data_ptr() for t in (*self.method.parameters(), *self.method.buffers())}
             return saved_bytes(self.loss, own)
-        self()  # the optimiser has its state, cuDNN its plans
+        self()  # the optimizer has its state, cuDNN its plans
         torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)

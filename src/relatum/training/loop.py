@@ -27,21 +27,21 @@ from torch.profiler import record_function
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from relatum import experiment
-from relatum.backbones import Backbone, share_batch_statistics
+from relatum.core.randomness import seed_of
+from relatum.core.schedules import learning_rate
+from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
-from relatum.experiment import Prepared
-from relatum.export import save_encoder
-from relatum.memory import Frozen
+from relatum.measurement import experiment
+from relatum.measurement.experiment import Prepared
 from relatum.methods import Method
-from relatum.optimizers import build_optimizer
-from relatum.randomness import seed_of
-from relatum.recipe import Recipe, difference, from_dict, from_yaml, to_dict, to_yaml
+from relatum.networks.backbones import Backbone, share_batch_statistics
+from relatum.networks.export import save_encoder
+from relatum.networks.memory import Frozen
+from relatum.recipes.recipe import Recipe, difference, from_dict, from_yaml, to_dict, to_yaml
 from relatum.reports import figures, tables
 from relatum.reports.records import Record, commit, read_record, versions, write_atomically, write_record
-from relatum.schedules import learning_rate
-from relatum.types import Batch, Embeddings
+from relatum.training.optimizers import build_optimizer
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def fit(recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool 
     """Train as the recipe says, measure, and leave everything in a run folder.
 
     The folder holds `recipe.yaml`, `record.json`, `encoder.safetensors` (with the script that loads it),
-    `checkpoints/`, `metrics.csv`, `tensorboard/`, and the figures `curves.png`, `neighbours.png` and `tsne.png`.
+    `checkpoints/`, `metrics.csv`, `tensorboard/`, and the figures `curves.png`, `neighbors.png` and `tsne.png`.
 
     Args:
         recipe: everything that decides the run.
@@ -174,7 +174,7 @@ def _train_epoch(
     window: list[Tensor] = []  # the loss terms since the last look: a look waits for the device
     images, rate, names = 0, 0.0, []
     bar = tqdm(
-        _labelled(loader.epoch(epoch)),
+        _labeled(loader.epoch(epoch)),
         total=steps,
         desc=f"epoch {epoch + 1}",
         leave=False,
@@ -197,7 +197,7 @@ def _train_epoch(
             terms = learner(batch)
         with record_function("relatum: backward"):
             fabric.backward(sum(terms.values()))
-        with record_function("relatum: optimiser"):
+        with record_function("relatum: optimizer"):
             if optim.clip:
                 fabric.clip_gradients(learner, optimizer, max_norm=optim.clip, error_if_nonfinite=False)
             optimizer.step()
@@ -223,7 +223,7 @@ def _train_epoch(
     return {name: value / steps for name, value in sums.items()} | {"learning_rate": rate, "images": images}
 
 
-def _labelled(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _labeled(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The same batches; a profile shows what they cost."""
     while True:
         with record_function("relatum: loading and views"):
@@ -276,7 +276,7 @@ def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
     size, allowed = recipe.train.chunk, recipe.train.chunk_batchnorm
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.backbone.modules()):
         changes = (
-            f"{recipe.model.name} has batch normalisation: in chunks of {size} its statistics are those of each chunk, "
+            f"{recipe.model.name} has batch normalization: in chunks of {size} its statistics are those of each chunk, "
             "and its running statistics move twice a step. This is another computation than that of the whole batch"
         )
         if not allowed:
@@ -481,16 +481,16 @@ def _look(run: Path, fabric: Fabric, recipe: Recipe, prepared: Prepared, method:
     source = prepared.source
     images, _ = prepared.test
     assert images is not None  # there are embeddings of them
-    shown = min(len(images) - 1, figures.NEIGHBOURS)
+    shown = min(len(images) - 1, figures.NEIGHBORS)
     if shown >= 1:
         queries = torch.linspace(0, len(images) - 1, min(figures.QUERIES, len(images))).long()
         found = nearest(test.features[queries], test.features, shown + 1).indices[:, 1:]
         size = recipe.data.view.size
-        figures.neighbours(
+        figures.neighbors(
             [[experiment.thumbnail(images, int(i), size) for i in (q, *row)] for q, row in zip(queries, found)],
             [[int(test.labels[i]) for i in (q, *row)] for q, row in zip(queries, found)],
             source.classes,
-            run / "neighbours.png",
+            run / "neighbors.png",
         )
     if len(images) < figures.LEAST_MAPPED:
         return

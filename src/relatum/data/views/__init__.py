@@ -3,7 +3,7 @@
 A view is a pure function of uint8 images and of uniform random numbers, one row per image, in two halves:
 
 - *geometry*: a box of the image, resampled to `size x size` and perhaps mirrored;
-- *appearance*: colour operations and occlusions of those crops, in [0, 1].
+- *appearance*: color operations and occlusions of those crops, in [0, 1].
 
 Resident images pass both at once: `view(images, ...)`. Images of any size, streamed by workers, are cropped one by
 one (`crop_image`), and a batch of such crops is finished on the device (`finish`). Every operation has torchvision's
@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
 
-from relatum.precision import full_precision
+from relatum.core.precision import full_precision
 
 RATIO = (3 / 4, 4 / 3)  # width over height of a random crop
 ATTEMPTS = 10  # boxes drawn before the central one is taken
@@ -36,7 +36,7 @@ CACHE = 2**16  # pixels of a slice of the batch that stays in a core's cache fro
 
 @dataclass(frozen=True)
 class View(ABC):
-    """A map from uint8 images to normalised images of `size x size`.
+    """A map from uint8 images to normalized images of `size x size`.
 
     Args:
         size: height and width of the output, in pixels.
@@ -66,7 +66,7 @@ class View(ABC):
     def appearance(
         self, crops: Float[Tensor, "n c s s"], mean: Sequence[float], uniforms: Float[Tensor, "n a"]
     ) -> Float[Tensor, "n c s s"]:
-        """Colours and occlusions of crops in [0, 1]; `mean` is the colour that a hole is filled with."""
+        """Colors and occlusions of crops in [0, 1]; `mean` is the color that a hole is filled with."""
         return crops
 
     def render(
@@ -94,7 +94,7 @@ class View(ABC):
         dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "n c s s"]:
         """The second half of `render`: all that comes after the crop."""
-        return normalise(self.appearance(crops, mean, uniforms), mean, std, dtype)
+        return normalize(self.appearance(crops, mean, uniforms), mean, std, dtype)
 
     def compiled(self) -> "View":
         """The same view, compiled by torch.compile when it is first called: that takes seconds to a minute.
@@ -181,7 +181,7 @@ class RandomView(View, ABC):
 
 @dataclass(frozen=True)
 class ContrastiveView(RandomView):
-    """The augmentation of SimCLR: random resized crop, mirroring, colour jitter, grey, blur, solarisation.
+    """The augmentation of SimCLR: random resized crop, mirroring, color jitter, gray, blur, solarisation.
 
     Strength s draws the factors of brightness, contrast and saturation from [1 - 0.8 s, 1 + 0.8 s] and the shift of
     the hue from [-0.2 s, 0.2 s] of the circle; their order is drawn too. s = 0.5 and no blur are the setting for
@@ -224,7 +224,7 @@ class ContrastiveView(RandomView):
     ) -> Float[Tensor, "n c s s"]:
         jitter, gray, blur, solarize = uniforms.split((9, 1, 2, 1), 1)
         if self.jitter_probability and self.strength:
-            crops = colour_jitter(crops, *jitter_parameters(self.strength, self.jitter_probability, jitter))
+            crops = color_jitter(crops, *jitter_parameters(self.strength, self.jitter_probability, jitter))
         if self.grayscale:
             crops = crops.lerp(luma(crops), _chosen(gray[:, 0], self.grayscale))
         if self.blur:
@@ -246,7 +246,7 @@ class ClassifierView(RandomView):
         padding: width of that border, in pixels; for `pad`.
         min_scale: least share of the image's area in a crop; for `resized`.
         autoaugment: the CIFAR-10 policy of Cubuk et al. 2019, a sub-policy per image. It waits for the device.
-        cutout: side of a square of the mean colour in pixels, 0 for none. Its centre is uniform over the image, so
+        cutout: side of a square of the mean color in pixels, 0 for none. Its center is uniform over the image, so
             that it may leave it (DeVries & Taylor 2017).
     """
 
@@ -303,7 +303,7 @@ class EvaluationView(View):
     """The view of k-NN, linear probes and tests, without randomness.
 
     An image of `size x size` passes unchanged. Of any other the shorter side is resized, antialiased, to `resize`, and
-    the centre of the result taken.
+    the center of the result taken.
 
     Args:
         resize: length of the shorter side, in pixels; None is `size` up to 64 pixels and 256/224 of it above.
@@ -404,8 +404,8 @@ def resampling_matrix(
 ) -> Float[Tensor, "n size extent"]:
     """Weights of the `extent` pixels of a line for the `size` pixels of its resampled part [start, start + length).
 
-    With scale = length / size, output o is centred on (o + 1/2) scale, and its weights are the triangle of half-width
-    max(scale, 1) at the centres of the pixels of the part, divided by their sum.
+    With scale = length / size, output o is centered on (o + 1/2) scale, and its weights are the triangle of half-width
+    max(scale, 1) at the centers of the pixels of the part, divided by their sum.
     """
     output = torch.arange(size, dtype=torch.float32, device=start.device)
     output = torch.where(flips[:, None], size - 1 - output, output)
@@ -423,12 +423,12 @@ def resampling_matrix(
 
 
 def luma(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Grey value 0.2989 r + 0.587 g + 0.114 b; images of one channel are grey already."""
+    """Gray value 0.2989 r + 0.587 g + 0.114 b; images of one channel are gray already."""
     if images.shape[1] == 1:
         return images
     _require(
         images.shape[1] == 3,
-        f"images have {images.shape[1]} channels: expected 1 or 3. Convert them to RGB or to grey",
+        f"images have {images.shape[1]} channels: expected 1 or 3. Convert them to RGB or to gray",
     )
     red, green, blue = images.split(1, 1)
     return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
@@ -452,7 +452,7 @@ def jitter_parameters(
     return factors, uniforms[:, 5:].argsort(1)
 
 
-def colour_jitter(
+def color_jitter(
     images: Float[Tensor, "n c h w"], factors: Float[Tensor, "n 4"], order: Int[Tensor, "n 4"]
 ) -> Float[Tensor, "n c h w"]:
     """Brightness, contrast, saturation and hue, in an order of each image's own.
@@ -546,7 +546,7 @@ def gaussian_blur(
 
 
 def cutout_mask(size: int, side: int, uniforms: Float[Tensor, "n 2"]) -> Bool[Tensor, "n size size"]:
-    """True in a square of `side` pixels around a centre that is uniform over the pixels of the image."""
+    """True in a square of `side` pixels around a center that is uniform over the pixels of the image."""
     pixel = torch.arange(size, device=uniforms.device)
     start = _integers(uniforms, size - 1)[:, :, None] - side // 2
     hidden = (pixel >= start) & (pixel < start + side)
@@ -624,7 +624,7 @@ def to_unit(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return images.float().mul_(1 / 255)
 
 
-def normalise(
+def normalize(
     images: Float[Tensor, "n c h w"],
     mean: Sequence[float],
     std: Sequence[float],
@@ -644,10 +644,10 @@ def normalise(
         all(s > 0 for s in std),
         f"std is {tuple(std)}: expected positive numbers; give 1 to a channel that is constant",
     )
-    centre, spread = _constants(mean, images), _constants(std, images)
+    center, spread = _constants(mean, images), _constants(std, images)
     out = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
     for part in _slices(images):
-        out[part] = (images[part] - centre).div_(spread)
+        out[part] = (images[part] - center).div_(spread)
     return out
 
 

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from relatum import blocks
-from relatum.blocks import Block
-from relatum.precision import full_precision
+from relatum.core.precision import full_precision
+from relatum.losses import blocks
+from relatum.losses.blocks import Block
 from relatum.relations import Cosine, Jaccard, Relation, Within
 
 __all__ = [
@@ -206,7 +206,7 @@ def nt_xent(
         a, b: the embeddings of the two views of N images; row i of both shows image i.
         relation: how two embeddings compare; the cosine by default.
         temperature: of the softmax.
-        block: how many rows of pairs to hold at once (`relatum.blocks`); None holds all of them.
+        block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
 
     Raises:
         ValueError: for fewer than two images, which leave no negative.
@@ -243,7 +243,7 @@ def query_key_loss(
         negatives: a queue, or the keys of other images.
         relation: how two embeddings compare; the cosine by default.
         temperature: of the softmax.
-        block: how many rows of pairs to hold at once (`relatum.blocks`); None holds all of them.
+        block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
     """
     relation = relation or Cosine()
     if (size := blocks.size(block, [relation], query, negatives)) is not None:
@@ -267,7 +267,7 @@ def supcon_loss(
     Args:
         z: one row a view.
         labels: the class of each row; views of one image share theirs.
-        block: how many rows of pairs to hold at once (`relatum.blocks`); None holds all of them.
+        block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
     """
     relation = relation or Cosine()
     if (size := blocks.size(block, [relation], z)) is not None:

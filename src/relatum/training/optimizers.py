@@ -1,4 +1,4 @@
-"""Optimisers by name, from torch and timm."""
+"""Optimizers by name, from torch and timm."""
 
 from typing import TYPE_CHECKING
 
@@ -7,14 +7,14 @@ from timm.optim import Lars
 from torch import nn
 
 if TYPE_CHECKING:
-    from relatum.recipe import Optim
+    from relatum.recipes.recipe import Optim
 
 
 def build_optimizer(module: nn.Module, optim: "Optim") -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters of `module`.
+    """The optimizer of all trainable parameters of `module`.
 
     LARS adapts the rate of each weight by the ratio of its norm to its gradient's (You et al. 2017); biases and
-    normalisation parameters, which have no weight decay, are left to plain SGD, as in SimCLR.
+    normalization parameters, which have no weight decay, are left to plain SGD, as in SimCLR.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     small = [p for p in parameters if p.ndim <= 1]
@@ -33,4 +33,4 @@ def build_optimizer(module: nn.Module, optim: "Optim") -> torch.optim.Optimizer:
             return torch.optim.AdamW(groups, lr=optim.lr)
         case "lars":
             return Lars(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
-    raise ValueError(f"the optimiser is {optim.name!r}; expected sgd, adam, adamw or lars.")
+    raise ValueError(f"the optimizer is {optim.name!r}; expected sgd, adam, adamw or lars.")

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from relatum import small_resnets
-from relatum.backbones import BACKBONES, STEM_LAYERS, Backbone, Stem
-from relatum.small_resnets import SMALL_RESNETS
+from relatum.networks import small_resnets
+from relatum.networks.backbones import BACKBONES, STEM_LAYERS, Backbone, Stem
+from relatum.networks.small_resnets import SMALL_RESNETS
 
 ONNX_TOLERANCE = 1e-3
 """How far ONNX Runtime may be from PyTorch: the largest difference of an output over its largest value."""
@@ -156,14 +156,14 @@ def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
 def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h w"]) -> Path:
     """Write the encoder as ONNX, for any batch size, and check it in ONNX Runtime against PyTorch.
 
-    The input is `images`, normalised; the outputs are `embedding` and, if there are classes, `logits`. For each
+    The input is `images`, normalized; the outputs are `embedding` and, if there are classes, `logits`. For each
     output y of PyTorch and y' of ONNX Runtime, on the whole batch and on its first image alone,
     max |y' - y| <= `ONNX_TOLERANCE` max |y|, or no file is left.
 
     Args:
         backbone: the trained encoder; it is exported in eval mode and float32, and not changed.
         path: the file to write.
-        images: a batch of real images, normalised as in training; the file takes their size only.
+        images: a batch of real images, normalized as in training; the file takes their size only.
 
     Returns:
         The file.

@@ -20,14 +20,14 @@ import pydantic
 import tyro
 import yaml
 
-from relatum.backbones import Backbone
+from relatum.core.schedules import Schedule
 from relatum.data.views import ClassifierView, ContrastiveView
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
 from relatum.methods import METHODS, Method
+from relatum.networks.backbones import Backbone
 from relatum.relations import Cosine, Euclidean, Jaccard, Relation, Tanimoto
 from relatum.reports.records import flat
-from relatum.schedules import Schedule
 
 RELATIONS: dict[str, Callable[[], Relation]] = {
     "cosine": Cosine,
@@ -143,10 +143,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser and its schedule."""
+    """The optimizer and its schedule."""
 
     name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
-    """The optimiser."""
+    """The optimizer."""
     lr: float = 0.06
     """The learning rate at its highest."""
     momentum: float = 0.9
@@ -154,9 +154,9 @@ class Optim:
     nesterov: bool = False
     """Nesterov's form of the momentum of SGD."""
     weight_decay: float = 5e-4
-    """Of weights; biases and normalisation parameters have it too only if decay_all."""
+    """Of weights; biases and normalization parameters have it too only if decay_all."""
     decay_all: bool = True
-    """Let biases and normalisation parameters decay too, as most published recipes do."""
+    """Let biases and normalization parameters decay too, as most published recipes do."""
     schedule: Schedule = "cosine"
     """How the learning rate moves."""
     warmup_epochs: float = 0.0
@@ -193,7 +193,7 @@ class Train:
     """Encode this many images at a time and compute them again for the gradient: the memory of a chunk is enough for a
     batch of any size, for one more forward pass. 0 encodes the batch at once."""
     chunk_batchnorm: bool = False
-    """Allow chunks of a backbone with batch normalisation: its statistics are then those of each chunk."""
+    """Allow chunks of a backbone with batch normalization: its statistics are then those of each chunk."""
     log_every: int = 20
     """Steps between two looks at the loss: each look waits for the device."""
 
@@ -215,7 +215,7 @@ class Evaluation:
     stages: bool = False
     """k-NN on the pooled features of every stage, and stages.png with a map of each."""
     figures: bool = True
-    """Draw neighbours.png and tsne.png."""
+    """Draw neighbors.png and tsne.png."""
     batch_size: int = 500
     """Images of one forward pass."""
 

@@ -12,7 +12,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from relatum.backbones import Backbone
+from relatum.core.precision import at_least_float32
+from relatum.core.randomness import generator_of, seed_of
+from relatum.core.types import Embeddings
 from relatum.data import pairing, sources
 from relatum.data.images import Images, check_labels, first, split
 from relatum.data.loading import Loader, evaluation_batches
@@ -21,12 +23,10 @@ from relatum.data.views import ClassifierView, EvaluationView
 from relatum.evaluation.classification import accuracy, expected_calibration_error
 from relatum.evaluation.extract import extract
 from relatum.evaluation.geometry import alignment, effective_rank, uniformity
-from relatum.export import load_encoder
 from relatum.methods import METHODS, Method
-from relatum.precision import at_least_float32
-from relatum.randomness import generator_of, seed_of
-from relatum.recipe import Recipe, build_method
-from relatum.types import Embeddings
+from relatum.networks.backbones import Backbone
+from relatum.networks.export import load_encoder
+from relatum.recipes.recipe import Recipe, build_method
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Prepared(NamedTuple):
     held_out: Images | None
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether all training images have a class."""
         return bool((self.train.labels >= 0).all())
 
@@ -70,7 +70,7 @@ def prepare(recipe: Recipe) -> Prepared:
 
     Raises:
         FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks; more
-            neighbours than images.
+            neighbors than images.
     """
     data = recipe.data
     source = sources.load(data.source, root=data.root, on_bad_image=data.on_bad_image, resident=data.resident)
@@ -89,10 +89,10 @@ def prepare(recipe: Recipe) -> Prepared:
             f"evaluation would show whole images: choose --data.view.size {source.size or '224'}, or "
             "--data.view.crop resized to scale the images."
         )
-    neighbours = recipe.evaluation.knn.k
-    if prepared.labelled and neighbours > len(images):
+    neighbors = recipe.evaluation.knn.k
+    if prepared.labeled and neighbors > len(images):
         raise ValueError(
-            f"k-NN with k={neighbours} needs as many images, and training has {len(images)}; "
+            f"k-NN with k={neighbors} needs as many images, and training has {len(images)}; "
             f"choose --evaluation.knn.k of at most {len(images)}."
         )
     if source.size is None and recipe.data.resident != "no":
@@ -172,7 +172,7 @@ def load_teacher(path: str, source: Source, size: int) -> Backbone:
     """The trained classifier of a run folder, checked against the data that its student will see.
 
     Raises:
-        FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalisation or size.
+        FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalization or size.
     """
     teacher, info = load_encoder(encoder_of(path))
     expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
@@ -220,7 +220,7 @@ def embeddings(
     device: torch.device,
     precision: Precision = nullcontext,
 ) -> Embeddings:
-    """The embeddings of clean views of `images`, normalised as in training."""
+    """The embeddings of clean views of `images`, normalized as in training."""
     batches = evaluation_batches(
         images,
         EvaluationView(size=recipe.data.view.size),
@@ -247,7 +247,7 @@ def measure_epoch(
     """What can be said of the encoder between two epochs, from the training images alone."""
     source = prepared.source
     with evaluating(method):
-        if not prepared.labelled or prepared.held_out is None:
+        if not prepared.labeled or prepared.held_out is None:
             look = prepared.held_out or prepared.train
             return {
                 "effective_rank": effective_rank(embeddings(method.embed, look, recipe, source, device, precision)[0])
@@ -282,7 +282,7 @@ def measure(
         if METHODS[recipe.method.name].pairing == "two-views":
             more, how = measure_alignment(backbone, recipe, prepared, device, precision)
             metrics, protocols = metrics | more, protocols | how
-        if not prepared.labelled or test_images is None:
+        if not prepared.labeled or test_images is None:
             return Measurements(metrics, protocols), None
         test = embeddings(backbone.embed, test_images, recipe, source, device, precision)
         shared = f"backbone features, clean views, {len(bank_images)} training against {where}, last epoch"
@@ -328,7 +328,7 @@ def measure_alignment(
         views = [[embed(view).float().cpu() for view in batch.views] for batch in loader.epoch(0)]
     a, b = (torch.cat(view) for view in zip(*views))
     protocol = (
-        f"mean squared distance of the normalised backbone features of two training views, {len(a)} training images, "
+        f"mean squared distance of the normalized backbone features of two training views, {len(a)} training images, "
         "last epoch"
     )
     return Measurements({"alignment": alignment(a, b)}, {"alignment": protocol})
@@ -398,7 +398,7 @@ def measure_stages(
     """k-NN on the features of every stage: at what depth classes come apart (Yu et al. 2023, Fig. 2, in numbers)."""
     source, knn = prepared.source, recipe.evaluation.knn
     test_images, where = prepared.test
-    if test_images is None or not prepared.labelled:
+    if test_images is None or not prepared.labeled:
         return Measurements({}, {})
     banks, tests = (
         stage_embeddings(backbone, images, recipe, source, device, precision)
@@ -420,7 +420,7 @@ def measure_baselines(
     """k-NN on raw pixels and on the untrained encoder: what training has to beat."""
     source, knn = prepared.source, recipe.evaluation.knn
     test_images, _ = prepared.test
-    if test_images is None or not prepared.labelled:
+    if test_images is None or not prepared.labeled:
         return Measurements({}, {})
     untrained = build(recipe, prepared).to(device).eval()
     metrics: dict[str, float] = {}
@@ -429,7 +429,7 @@ def measure_baselines(
             embeddings(embed, images, recipe, source, device, precision) for images in (prepared.train, test_images)
         )
         metrics |= _prefix(f"{name}_knn", knn(bank, test))
-    return Measurements(metrics, {"baselines": f"{knn} on normalised pixels, and on the encoder before training"})
+    return Measurements(metrics, {"baselines": f"{knn} on normalized pixels, and on the encoder before training"})
 
 
 def thumbnail(images: Images, i: int, size: int) -> UInt8[Tensor, "s s c"]:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.precision import full_precision
+from relatum.core.precision import full_precision
 
 __all__ = ["Cosine", "Euclidean", "Jaccard", "Relation", "Tanimoto", "Within", "unit"]
 
@@ -67,7 +67,7 @@ class Cosine(Relation):
 
 
 class Tanimoto(Relation):
-    """The Tanimoto index `<a, b> / (|a|^2 + |b|^2 - <a, b>)`, in [-1/3, 1]; lengths count, nothing is normalised.
+    """The Tanimoto index `<a, b> / (|a|^2 + |b|^2 - <a, b>)`, in [-1/3, 1]; lengths count, nothing is normalized.
 
     On 0/1 vectors it is the Jaccard index of the sets that they indicate. Two zero vectors (two empty sets) give 1.
     """
@@ -157,7 +157,7 @@ class Jaccard(Relation):
 
 
 class Euclidean(Relation):
-    """The negated Euclidean distance `-|a - b|`, in [-2, 0] on unit vectors; nothing is normalised."""
+    """The negated Euclidean distance `-|a - b|`, in [-2, 0] on unit vectors; nothing is normalized."""
 
     lowest = -2.0
 

@@ -11,7 +11,7 @@ class Batch(NamedTuple):
     """What one training step sees. A triple is three views: one type serves both papers.
 
     Attributes:
-        views: `v` tensors of normalised images. Two views of the same images for contrastive methods;
+        views: `v` tensors of normalized images. Two views of the same images for contrastive methods;
             (anchor, positive, negative) for relational distillation; one view for classifiers.
         labels: the class of each image in each view, -1 where the data has no labels.
         index: the sample number of each image in each view, counted in the training set.
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     index: Int[Tensor, "v n"]  # type: ignore[assignment]  # tuple.index, which nobody calls on a batch
 
     @staticmethod
-    def unlabelled(*views: Float[Tensor, "n c h w"]) -> "Batch":
+    def unlabeled(*views: Float[Tensor, "n c h w"]) -> "Batch":
         """Views without classes, their images numbered from 0: enough for methods that need no labels."""
         shape = (len(views), len(views[0]))
         device = views[0].device

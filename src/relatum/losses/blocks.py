@@ -1,4 +1,4 @@
-"""Softmax contrasts of all pairs, a block at a time: the values and gradients of `relatum.objectives`, exactly.
+"""Softmax contrasts of all pairs, a block at a time: the values and gradients of `relatum.losses.objectives`, exactly.
 
 Nothing of size N x N exists. Two facts make that possible:
 
@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from relatum.precision import full_precision
+from relatum.core.precision import full_precision
 from relatum.relations import Cosine, Jaccard, Relation, Tanimoto, Within
 
 __all__ = ["Block", "among_each_other", "size", "with_keys"]
