@@ -326,8 +326,8 @@ def test_compiled_training_compiles_every_network_and_the_views(tmp_path):
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)  # to import this file
     assert done.returncode == 0, done.stderr
     moco, kd = map(json.loads, done.stdout.splitlines())
-    assert moco == {"View.render": 1, "Backbone._embed": 2}  # the encoder's and its momentum copy's
-    assert kd == {"View.render": 1, "Module._call_impl": 2, "Backbone._embed": 1}  # student and teacher; evaluation
+    assert moco == {"View.transform": 1, "Backbone._embed": 2}  # the encoder's and its momentum copy's
+    assert kd == {"View.transform": 1, "Module._call_impl": 2, "Backbone._embed": 1}  # student and teacher; evaluation
 
 
 def test_starting_from_another_runs_encoder(whole):

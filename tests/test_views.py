@@ -15,24 +15,19 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from relatum.data.views import (
-    ClassifierView,
-    ContrastiveView,
-    EvaluationView,
-    View,
-    auto_augment,
+from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView, View
+from relatum.data.views.autoaugment import auto_augment
+from relatum.data.views.color import (
     blend,
     color_jitter,
     cutout_mask,
     gaussian_blur,
     jitter_parameters,
     luma,
-    normalize,
-    resample,
-    resized_boxes,
     shift_hue,
-    to_unit,
 )
+from relatum.data.views.crops import resample, resized_boxes
+from relatum.data.views.pixels import normalize, to_unit
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 ZERO, ONE = (0.0,) * 3, (1.0,) * 3
@@ -90,7 +85,7 @@ def test_resample_is_resized_crop(height: int, width: int, size: int) -> None:
 
 def test_pad_crop_is_torchvisions_exactly() -> None:
     view, images = ClassifierView(padding=4), pictures(16)
-    uniforms = torch.rand(16, view.geometry_draws, generator=seeded())
+    uniforms = torch.rand(16, view.crop_draws, generator=seeded())
     found = view.crop_batch(images, uniforms)
     padded = F.pad(images, [4])
     for i, (top, left, *_) in enumerate(view.boxes(32, 32, uniforms[:, :-1]).int().tolist()):
@@ -168,8 +163,8 @@ def test_solarize() -> None:
 def test_blur_and_grayscale_in_the_view() -> None:
     images = pictures(40)
     view = ContrastiveView(**STILL | {"grayscale": 1.0}, blur=0.4)
-    uniforms = torch.rand(40, view.geometry_draws + view.appearance_draws, generator=seeded())
-    found = view.render(images, uniforms, ZERO, ONE)
+    uniforms = torch.rand(40, view.crop_draws + view.augment_draws, generator=seeded())
+    found = view.transform(images, uniforms, ZERO, ONE)
     chosen = uniforms[:, -3] < 0.4
     assert 8 <= chosen.sum() <= 24
     for image, crop, blurred, u in zip(to_unit(images), found, chosen, uniforms[:, -2].tolist()):
@@ -294,9 +289,9 @@ def test_cutout(side: int) -> None:
 def test_cutout_fills_with_the_mean_color() -> None:
     view = ClassifierView(padding=0, flip=0.0, cutout=16)
     images = pictures(8)
-    uniforms = torch.rand(8, view.geometry_draws + view.appearance_draws, generator=seeded())
+    uniforms = torch.rand(8, view.crop_draws + view.augment_draws, generator=seeded())
     hidden = cutout_mask(32, 16, uniforms[:, -2:])[:, None].expand(-1, 3, -1, -1)
-    found = view.render(images, uniforms, MEAN, STD)
+    found = view.transform(images, uniforms, MEAN, STD)
     expected = F.normalize(to_unit(images), list(MEAN), list(STD))
     assert (found[hidden] == 0).all()
     torch.testing.assert_close(found[~hidden], expected[~hidden], atol=1e-5, rtol=0)
@@ -364,9 +359,9 @@ def test_no_global_randomness(view: View) -> None:
 def test_images_of_a_batch_are_independent(view: View) -> None:
     """An image's view depends on its own row alone, whatever part of the batch it is worked on in."""
     images = pictures(150)
-    uniforms = torch.rand(150, view.geometry_draws + view.appearance_draws, generator=seeded())
-    whole = view.render(images, uniforms, MEAN, STD)
-    last = view.render(images[147:], uniforms[147:], MEAN, STD)
+    uniforms = torch.rand(150, view.crop_draws + view.augment_draws, generator=seeded())
+    whole = view.transform(images, uniforms, MEAN, STD)
+    last = view.transform(images[147:], uniforms[147:], MEAN, STD)
     torch.testing.assert_close(whole[147:], last, atol=1e-5, rtol=0)
 
 
@@ -377,7 +372,7 @@ def test_a_worker_makes_the_same_geometry(view: View, mode: str) -> None:
     array = pictures(1, 40, 50, channels=len(mode) if mode == "RGB" else 1)
     image = F.to_pil_image(array[0])
     crop = view.crop_image(image, seeded(5))
-    uniforms = torch.rand(1, view.geometry_draws, generator=seeded(5))
+    uniforms = torch.rand(1, view.crop_draws, generator=seeded(5))
     expected = view.crop_batch(array, uniforms)[0].mul(255)
     assert (crop.float() - expected).abs().max() <= 1.6
 
@@ -385,9 +380,9 @@ def test_a_worker_makes_the_same_geometry(view: View, mode: str) -> None:
 @every_view
 def test_finish_is_the_second_half(view: View) -> None:
     images = pictures(6)
-    uniforms = torch.rand(6, view.appearance_draws, generator=seeded(2))
-    expected = normalize(view.appearance(to_unit(images), MEAN, uniforms), MEAN, STD)
-    assert torch.equal(view.finish(images, MEAN, STD, seeded(2)), expected)
+    uniforms = torch.rand(6, view.augment_draws, generator=seeded(2))
+    expected = normalize(view.augment_crops(to_unit(images), MEAN, uniforms), MEAN, STD)
+    assert torch.equal(view.finish_crops(images, MEAN, STD, seeded(2)), expected)
 
 
 @pytest.mark.parametrize(
@@ -424,8 +419,8 @@ def test_the_contrastive_view_needs_no_value_on_the_host() -> None:
     """Traced with tensors that have no values: `.item()`, boolean indexing and `nonzero` would raise."""
     view, images = VIEWS["contrastive-all"], pictures(6)
     uniforms = torch.rand(6, 36, generator=seeded())
-    graph = make_fx(lambda x, u: view.render(x, u, MEAN, STD), tracing_mode="fake")(images, uniforms)
-    expected = view.render(images, uniforms, MEAN, STD)
+    graph = make_fx(lambda x, u: view.transform(x, u, MEAN, STD), tracing_mode="fake")(images, uniforms)
+    expected = view.transform(images, uniforms, MEAN, STD)
     torch.testing.assert_close(graph(images, uniforms), expected, atol=1e-6, rtol=0)
 
 
@@ -437,15 +432,15 @@ view = ContrastiveView(blur=0.5, solarize=0.5)
 images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
 statistics = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
 uniforms = torch.rand(6, 36)
-found = torch.compile(view.render, fullgraph=True, backend="eager")(images, uniforms, *statistics)
-torch.testing.assert_close(found, view.render(images, uniforms, *statistics), atol=1e-5, rtol=0)
+found = torch.compile(view.transform, fullgraph=True, backend="eager")(images, uniforms, *statistics)
+torch.testing.assert_close(found, view.transform(images, uniforms, *statistics), atol=1e-5, rtol=0)
 assert found.is_contiguous(memory_format=torch.channels_last)
 
 compiler = torch.compile
 torch.compile = lambda function: compiler(function, backend="eager")  # without the code generator, for its time
 for view in (view, ClassifierView(autoaugment=True, cutout=8)):
     compiled = view.compiled()
-    for one, two in ((view, compiled), (view.finish, compiled.finish)):
+    for one, two in ((view, compiled), (view.finish_crops, compiled.finish_crops)):
         a, b = (make(images, *statistics, torch.Generator().manual_seed(1)) for make in (one, two))
         torch.testing.assert_close(b, a, atol=1e-5, rtol=0)
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 2
@@ -469,8 +464,8 @@ def test_autocast_leaves_the_views_exact() -> None:
 def test_the_contrastive_view_never_waits_for_the_gpu() -> None:
     view, images = VIEWS["contrastive-all"], pictures(64).cuda()
     uniforms = torch.rand(64, 36, generator=seeded())
-    on_cpu = view.render(images.cpu(), uniforms, MEAN, STD)
-    torch.testing.assert_close(view.render(images, uniforms.cuda(), MEAN, STD).cpu(), on_cpu, atol=1e-4, rtol=0)
+    on_cpu = view.transform(images.cpu(), uniforms, MEAN, STD)
+    torch.testing.assert_close(view.transform(images, uniforms.cuda(), MEAN, STD).cpu(), on_cpu, atol=1e-4, rtol=0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         view(images, MEAN, STD, torch.Generator("cuda").manual_seed(0))
@@ -523,7 +518,7 @@ def test_wrong_statistics(mean: tuple[float, ...], std: tuple[float, ...], messa
         EvaluationView()(pictures(2), mean, std, seeded())
 
 
-@pytest.mark.parametrize("half", ["__call__", "finish"])
+@pytest.mark.parametrize("half", ["__call__", "finish_crops"])
 def test_images_that_are_not_bytes(half: str) -> None:
     with pytest.raises((ValueError, TypeCheckError), match=r"torch.float32.*uint8|UInt8"):
         getattr(EvaluationView(), half)(torch.rand(2, 3, 32, 32), MEAN, STD, seeded())

@@ -148,7 +148,7 @@ class Loader:
         else:
             self._plan.samples, self._plan.epoch = part, epoch
             self._plan.first_step, self._plan.first_place = first_step, self.rank * n
-            make = self.view.finish
+            make = self.view.finish_crops
             pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in self._crops)
         for step, (index, raw) in enumerate(zip(part.to(self.device), pixels), first_step):
             views = []
@@ -200,7 +200,7 @@ def evaluation_batches(
     else:
         tasks = [[Draw(i, 0, 0, 0, i) for i in batch.tolist()] for batch in batches]
         loaded = _worker_pool(Crops(images, view, 1, 0), tasks, workers, device, persistent=False)
-        make = view.finish
+        make = view.finish_crops
         pixels = (crops.squeeze(1) for crops in loaded)
     for step, (batch, raw) in enumerate(zip(batches, pixels)):
         generator = generator_of(0, 0, step, 0, 0, device=device)
