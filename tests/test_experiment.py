@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -17,10 +18,10 @@ from relatum.evaluation.geometry import alignment
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import Heads, LinearProbe
 from relatum.evaluation.tsne import tsne
-from relatum.measurement import experiment
+from relatum.measurement.measurer import Measurer, evaluating
 from relatum.methods import METHODS
 from relatum.networks.backbones import Backbone
-from relatum.recipes import RECIPES, SETTINGS
+from relatum.recipes import RECIPES, SETTINGS, building
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
 from relatum.reports import figures
 from relatum.training import loop as training
@@ -53,17 +54,21 @@ def changed(recipe: Recipe, **parts) -> Recipe:
     return dataclasses.replace(recipe, **{k: dataclasses.replace(getattr(recipe, k), **v) for k, v in parts.items()})
 
 
+def measurer(recipe: Recipe, prepared: building.Prepared, precision=nullcontext) -> Measurer:
+    return building.measurer_of(recipe, prepared, CPU, precision)
+
+
 @pytest.fixture(scope="module")
-def prepared() -> experiment.Prepared:
-    return experiment.prepare(TINY)
+def prepared() -> building.Prepared:
+    return building.prepare(TINY)
 
 
 @pytest.fixture(scope="module")
 def backbone(prepared) -> Backbone:
     """A classifier whose batch statistics have seen the images, so that its features are not all alike."""
     torch.manual_seed(0)
-    backbone = experiment.build(TINY, prepared).backbone
-    for batch in experiment.build_loader(TINY, prepared, CPU).epoch(0):
+    backbone = building.build(TINY, prepared).backbone
+    for batch in building.build_loader(TINY, prepared, CPU).epoch(0):
         backbone(batch.views[0])
     return backbone
 
@@ -72,7 +77,7 @@ def backbone(prepared) -> Backbone:
 
 
 def test_stage_features_are_the_pooled_maps(backbone, prepared):
-    stages = experiment.stage_embeddings(backbone, prepared.train, TINY, prepared.source, CPU)
+    stages = measurer(TINY, prepared).stage_embeddings(backbone, prepared.train)
     assert [stage.features.shape for stage in stages] == [(240, c) for c in backbone.stage_channels]
     source = prepared.source
     images, labels = zip(
@@ -80,7 +85,7 @@ def test_stage_features_are_the_pooled_maps(backbone, prepared):
             prepared.train, EvaluationView(size=16), mean=source.mean, std=source.std, batch_size=240, device=CPU
         )
     )
-    with torch.no_grad(), experiment.evaluating(backbone):
+    with torch.no_grad(), evaluating(backbone):
         maps = backbone(images[0]).stages
     for stage, expected in zip(stages, maps):
         assert torch.equal(stage.labels, labels[0])
@@ -88,9 +93,9 @@ def test_stage_features_are_the_pooled_maps(backbone, prepared):
 
 
 def test_stages_are_in_the_measurements_only_if_asked(backbone, prepared):
-    plain, _ = experiment.measure(backbone, TINY, prepared, CPU)
+    plain = measurer(TINY, prepared).final(backbone)
     recipe = changed(TINY, evaluation={"stages": True})
-    asked, _ = experiment.measure(backbone, recipe, prepared, CPU)
+    asked = measurer(recipe, prepared).final(backbone)
     assert set(asked.metrics) - set(plain.metrics) == {f"stage{i}_knn_top{k}" for i in (1, 2, 3) for k in (1, 5)}
     assert set(asked.protocols) - set(plain.protocols) == {"stages"}
     assert "k=5" in asked.protocols["stages"]
@@ -105,12 +110,12 @@ def test_stages_are_in_the_measurements_only_if_asked(backbone, prepared):
 
 def test_no_stages_of_unlabeled_images(backbone, prepared):
     images = dataclasses.replace(prepared.train, labels=torch.full_like(prepared.train.labels, -1))
-    assert experiment.measure_stages(backbone, TINY, prepared._replace(train=images), CPU) == ({}, {})
+    assert measurer(TINY, prepared._replace(train=images)).stages(backbone).metrics == {}
 
 
 def test_without_test_images_the_held_out_part_is_measured(backbone, prepared):
     alone = prepared._replace(source=dataclasses.replace(prepared.source, test=None))
-    measured = experiment.measure_stages(backbone, TINY, alone, CPU)
+    measured = measurer(TINY, alone).stages(backbone)
     assert "240 training against 60 held-out training images" in measured.protocols["stages"]
 
 
@@ -137,7 +142,7 @@ def test_evaluating_goes_back_to_the_mode_before():
     module = nn.Linear(1, 1)
     for mode in (True, False):
         module.train(mode)
-        with experiment.evaluating(module):
+        with evaluating(module):
             assert not module.training
         assert module.training is mode
 
@@ -148,8 +153,8 @@ def test_evaluating_goes_back_to_the_mode_before():
 def test_augmented_probe_is_measured_if_asked(backbone, prepared):
     recipe = changed(TINY, evaluation={"linear_augmented": True})
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
-    measured, _ = experiment.measure(backbone, recipe, prepared, CPU)
-    again, _ = experiment.measure(backbone, recipe, prepared, CPU)
+    measured = measurer(recipe, prepared).final(backbone)
+    again = measurer(recipe, prepared).final(backbone)
     assert measured.metrics == again.metrics
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
     assert {"linear_augmented_top1", "linear_augmented_top5", "linear_augmented_learning_rate"} <= set(measured.metrics)
@@ -159,7 +164,7 @@ def test_augmented_probe_is_measured_if_asked(backbone, prepared):
     assert "8% to 100% of the area" in protocol
     assert "probability 0," in protocol
     assert "240 training against clean views of 500 test images" in protocol
-    assert "linear_augmented_top1" not in experiment.measure(backbone, TINY, prepared, CPU)[0].metrics
+    assert "linear_augmented_top1" not in measurer(TINY, prepared).final(backbone).metrics
 
 
 def test_augmented_probe_sees_augmented_training_images(backbone, prepared, monkeypatch):
@@ -171,7 +176,7 @@ def test_augmented_probe_sees_augmented_training_images(backbone, prepared, monk
         return {"top1": 0.0}
 
     monkeypatch.setattr(LinearProbe, "augmented", record)
-    experiment.measure(backbone, changed(TINY, evaluation={"linear_augmented": True}), prepared, CPU)
+    measurer(changed(TINY, evaluation={"linear_augmented": True}), prepared).final(backbone)
     batches = [batch for epoch in seen for batch in epoch]
     assert [batch.index.shape for batch in batches] == [(1, 60)] * 8  # two epochs of all images
     assert all(torch.equal(batch.labels[0], prepared.train.labels[batch.index[0]]) for batch in batches)
@@ -187,13 +192,13 @@ def test_augmented_probe_sees_augmented_training_images(backbone, prepared, monk
 
 
 def test_alignment_is_that_of_two_training_views(prepared, monkeypatch):
-    method = experiment.build(CONTRASTIVE, prepared)
+    method = building.build(CONTRASTIVE, prepared)
     seen = []
     embed = method.backbone.embed
     monkeypatch.setattr(method.backbone, "embed", lambda views: seen.append(views) or embed(views))
-    measured = experiment.measure_alignment(method.backbone, CONTRASTIVE, prepared, CPU)
+    measured = measurer(CONTRASTIVE, prepared).alignment(method.backbone)
     assert [len(views) for views in seen] == [60] * 8  # 4 steps of at most 70 images, two views of each
-    with torch.no_grad(), experiment.evaluating(method.backbone):
+    with torch.no_grad(), evaluating(method.backbone):
         a, b = (torch.cat([embed(views) for views in seen[i::2]]) for i in (0, 1))
     assert not torch.equal(torch.cat(seen[::2]), torch.cat(seen[1::2]))
     assert measured.metrics == {"alignment": pytest.approx(alignment(a, b))}
@@ -211,7 +216,7 @@ def test_precision_is_that_of_the_encoder_alone(backbone, prepared, monkeypatch)
     monkeypatch.setattr(backbone, "embed", lambda views: inside.append(cast()) or embed(views))
     monkeypatch.setattr(Heads, "step", lambda *args: outside.append(cast()) or step(*args))
     recipe = changed(TINY, evaluation={"linear_augmented": True})
-    experiment.measure(backbone, recipe, prepared, CPU, partial(torch.autocast, "cpu", torch.bfloat16))
+    measurer(recipe, prepared, partial(torch.autocast, "cpu", torch.bfloat16)).final(backbone)
     assert inside
     assert all(inside)
     assert outside
@@ -221,24 +226,24 @@ def test_precision_is_that_of_the_encoder_alone(backbone, prepared, monkeypatch)
 def test_views_without_randomness_are_perfectly_aligned(prepared):
     still = ContrastiveView(size=16, min_scale=1.0, flip=0.0, jitter_probability=0.0, grayscale=0.0)
     recipe = changed(CONTRASTIVE, data={"view": still})
-    method = experiment.build(recipe, prepared)
-    aligned = experiment.measure_alignment(method.backbone, recipe, prepared, CPU).metrics["alignment"]
-    loose = experiment.measure_alignment(method.backbone, CONTRASTIVE, prepared, CPU).metrics["alignment"]
+    method = building.build(recipe, prepared)
+    aligned = measurer(recipe, prepared).alignment(method.backbone).metrics["alignment"]
+    loose = measurer(CONTRASTIVE, prepared).alignment(method.backbone).metrics["alignment"]
     assert aligned < 0.1 * loose
 
 
 def test_alignment_belongs_to_methods_of_two_views(backbone, prepared):
-    assert "alignment" not in experiment.measure(backbone, TINY, prepared, CPU)[0].metrics
-    measured, _ = experiment.measure(experiment.build(CONTRASTIVE, prepared).backbone, CONTRASTIVE, prepared, CPU)
+    assert "alignment" not in measurer(TINY, prepared).final(backbone).metrics
+    measured = measurer(CONTRASTIVE, prepared).final(building.build(CONTRASTIVE, prepared).backbone)
     assert measured.metrics["alignment"] >= 0
     assert "alignment" in measured.protocols
 
 
 def test_alignment_looks_at_a_thousand_images_at_most(monkeypatch):
     recipe = changed(CONTRASTIVE, data={"train_images": 1200, "validation": 0.0}, evaluation={"batch_size": 500})
-    everything = experiment.prepare(recipe)
+    everything = building.prepare(recipe)
     monkeypatch.setattr(Backbone, "embed", lambda self, views: views.flatten(1))
-    measured = experiment.measure_alignment(Backbone("resnet8", stem="cifar"), recipe, everything, CPU)
+    measured = measurer(recipe, everything).alignment(Backbone("resnet8", stem="cifar"))
     assert " 1000 training images" in measured.protocols["alignment"]
 
 
@@ -308,7 +313,7 @@ def test_cost_is_relative_to_the_baseline_on_the_same_images(prepared, method, c
     cost = measure_cost(recipe, prepared, CPU, repeats=1)
     assert (cost.images, cost.baseline.method) == (images, baseline)
     count = lambda recipe: sum(  # noqa: E731
-        p.numel() for p in experiment.build(recipe, prepared).parameters() if p.requires_grad
+        p.numel() for p in building.build(recipe, prepared).parameters() if p.requires_grad
     )
     assert cost.side.parameters == count(recipe)
     assert cost.baseline.parameters == count(dataclasses.replace(recipe, method=options(baseline)))

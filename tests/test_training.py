@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
-from relatum.measurement.experiment import build, build_loader, load_teacher, prepare
 from relatum.methods import SimCLR
+from relatum.recipes.building import build, build_loader, load_teacher, prepare
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
 from relatum.reports.records import read_record
 from relatum.training import loop as training

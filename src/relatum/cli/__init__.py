@@ -52,8 +52,8 @@ def evaluate(args: Sequence[str]) -> None:
     import tyro
 
     run, rest = _run_argument("evaluate", args)
-    from relatum.measurement import experiment
     from relatum.networks.export import load_encoder
+    from relatum.recipes import building
     from relatum.recipes.recipe import Recipe
     from relatum.reports.tables import measured
 
@@ -64,12 +64,12 @@ def evaluate(args: Sequence[str]) -> None:
         """Write the numbers and how they were measured to this JSON file."""
 
     chosen = _parse(Evaluate, f"evaluate {run}", rest, Evaluate(_recipe_of(run)))
-    backbone, info = load_encoder(experiment.encoder_of(str(run)))
-    prepared = experiment.prepare(chosen.recipe)
+    backbone, info = load_encoder(building.encoder_of(str(run)))
+    prepared = building.prepare(chosen.recipe)
     # The encoder knows one normalization: images of other sets are given to it as its own were.
     prepared = prepared._replace(source=replace(prepared.source, mean=info.mean, std=info.std))
     device = _device()
-    result, _ = experiment.measure(backbone.to(device), chosen.recipe, prepared, device)
+    result = building.measurer_of(chosen.recipe, prepared, device).final(backbone.to(device))
     print(measured(result.metrics, result.protocols))
     if chosen.out:
         chosen.out.write_text(json.dumps({"metrics": result.metrics, "protocols": result.protocols}, indent=1) + "\n")
@@ -85,7 +85,7 @@ def cost(args: Sequence[str]) -> None:
 
     import torch
 
-    from relatum.measurement import experiment
+    from relatum.recipes import building
     from relatum.recipes.recipe import Recipe
     from relatum.training.cost import measure_cost
     from relatum.training.loop import precision_of
@@ -105,7 +105,7 @@ def cost(args: Sequence[str]) -> None:
     device = torch.device("cpu") if settings.accelerator == "cpu" else _device()
     bf16 = precision_of(chosen.recipe) == "bf16-mixed"
     precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
-    prepared = experiment.prepare(chosen.recipe)
+    prepared = building.prepare(chosen.recipe)
     measured = measure_cost(chosen.recipe, prepared, device, precision, repeats=chosen.repeats)
     print(measured.table())
     if chosen.out:
@@ -118,8 +118,8 @@ def embed(args: Sequence[str]) -> None:
     import numpy as np
 
     from relatum.data import sources
-    from relatum.measurement import experiment
     from relatum.networks.export import load_encoder
+    from relatum.recipes import building
 
     @dataclass(frozen=True)
     class Embed:
@@ -136,10 +136,11 @@ def embed(args: Sequence[str]) -> None:
     recipe = _recipe_of(run)
     # Streamed images keep the names of their files.
     source = sources.load(chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image, resident="no")
-    backbone, info = load_encoder(experiment.encoder_of(str(run)))
+    backbone, info = load_encoder(building.encoder_of(str(run)))
     source = replace(source, mean=info.mean, std=info.std)
     device = _device()
-    found = experiment.embeddings(backbone.to(device).eval().embed, source.train, recipe, source, device)
+    measurer = building.measurer_of(recipe, building.Prepared(source, source.train, None), device)
+    found = measurer.embed(backbone.to(device).eval().embed, source.train)
     np.savez(
         chosen.out,
         features=found.features.numpy(),
@@ -156,8 +157,8 @@ def export(args: Sequence[str]) -> None:
     import torch
 
     from relatum.data.views import EvaluationView
-    from relatum.measurement import experiment
     from relatum.networks.export import load_encoder, save_encoder, save_onnx
+    from relatum.recipes import building
 
     @dataclass(frozen=True)
     class Export:
@@ -168,10 +169,10 @@ def export(args: Sequence[str]) -> None:
 
     chosen = _parse(Export, f"export {run}", rest)
     to = chosen.to or run / "export"
-    backbone, info = load_encoder(experiment.encoder_of(str(run)))
+    backbone, info = load_encoder(building.encoder_of(str(run)))
     written = [save_encoder(backbone, to, mean=info.mean, std=info.std, size=info.size, classes=info.classes)]
     if chosen.onnx:
-        source = experiment.prepare(_recipe_of(run)).source
+        source = building.prepare(_recipe_of(run)).source
         images = torch.stack([source.train.read(i) for i in range(8)])
         view = EvaluationView(size=info.size)
         real = view(images, info.mean, info.std, torch.Generator())

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.measurement.experiment import Precision, Prepared, build, build_loader
+from relatum.measurement.measurer import Precision
 from relatum.methods import METHODS, Method
+from relatum.recipes.building import Prepared, build, build_loader
 from relatum.recipes.recipe import Recipe, options
 from relatum.training.optimizers import build_optimizer
 

@@ -14,7 +14,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -32,12 +32,13 @@ from relatum.core.schedules import learning_rate
 from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
-from relatum.measurement import experiment
-from relatum.measurement.experiment import Prepared
+from relatum.measurement.measurer import Measurer
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone, share_batch_statistics
 from relatum.networks.export import save_encoder
 from relatum.networks.memory import Frozen
+from relatum.recipes import building
+from relatum.recipes.building import Prepared
 from relatum.recipes.recipe import Recipe, difference, from_dict, from_yaml, to_dict, to_yaml
 from relatum.reports import figures, tables
 from relatum.reports.records import Record, commit, read_record, versions, write_atomically, write_record
@@ -110,10 +111,11 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     with fabric.rank_zero_first():  # one process downloads, the others find
-        prepared = experiment.prepare(recipe)
+        prepared = building.prepare(recipe)
     device = fabric.device
-    loader = experiment.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
-    method = experiment.build(recipe, prepared)
+    loader = building.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
+    method = building.build(recipe, prepared)
+    measurer = building.measurer_of(recipe, prepared, device, fabric.autocast)
     if recipe.train.sync_batchnorm:
         _refuse_shared_statistics_without_gpu(device)
         method = share_batch_statistics(method)
@@ -143,14 +145,14 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
         if fabric.global_rank == 0:
             every = recipe.evaluation.every
             if every and ((epoch + 1) % every == 0 or epoch + 1 == recipe.train.epochs):
-                entry |= experiment.measure_epoch(method, recipe, prepared, device, fabric.autocast)
+                entry |= measurer.between_epochs(method)
             state["history"].append({"epoch": epoch + 1, "seconds": seconds} | entry)
             state["epoch"] = epoch + 1
             _save(run, state, recipe, method, optimizer)
             _log_epoch(run, state["history"], writer, quiet)
         fabric.barrier()
     if fabric.global_rank == 0:
-        _finish(run, state, started_from, fabric, recipe, prepared, method, quiet)
+        _finish(run, state, started_from, fabric, recipe, prepared, method, measurer, quiet)
     fabric.barrier()
 
 
@@ -422,14 +424,12 @@ def _finish(
     recipe: Recipe,
     prepared: Prepared,
     method: Method,
+    measurer: Measurer,
     quiet: bool,
 ) -> None:
     """The last epoch's encoder, measured and written; the Record last, so that it stands for a whole run."""
     source, backbone, device = prepared.source, method.backbone, fabric.device
-    (metrics, protocols), test = experiment.measure(backbone, recipe, prepared, device, fabric.autocast)
-    if recipe.evaluation.baselines:
-        more, how = experiment.measure_baselines(recipe, prepared, device, fabric.autocast)
-        metrics, protocols = more | metrics, how | protocols
+    found = measurer.final(backbone)
     save_encoder(
         backbone,
         run,
@@ -461,33 +461,31 @@ def _finish(
             "std": list(source.std),
         },
         history=state["history"],
-        metrics=metrics,
-        protocols=protocols,
+        metrics=found.metrics,
+        protocols=found.protocols,
         images_passed=state["images_passed"],
         seconds=state["seconds"],
         peak_memory=peak / 2**20,
     )
     figures.curves(record, run / "curves.png")
-    if recipe.evaluation.figures and test is not None:
-        _look(run, fabric, recipe, prepared, method, test)
+    if recipe.evaluation.figures and found.embeddings is not None:
+        _look(run, recipe, measurer, found.embeddings, found.stages)
     write_record(record, run / "record.json")
     if not quiet:
-        print(tables.measured(metrics, protocols))
+        print(tables.measured(found.metrics, found.protocols))
         print(f"all of it is in {run}/")
 
 
-def _look(run: Path, fabric: Fabric, recipe: Recipe, prepared: Prepared, method: Method, test: Embeddings) -> None:
+def _look(run: Path, recipe: Recipe, measurer: Measurer, test: Embeddings, stages: Sequence[Embeddings]) -> None:
     """Pictures of the test set: what the encoder holds to be alike, and the map of its features."""
-    source = prepared.source
-    images, _ = prepared.test
+    source, images = measurer.source, measurer.test
     assert images is not None  # there are embeddings of them
     shown = min(len(images) - 1, figures.NEIGHBORS)
     if shown >= 1:
         queries = torch.linspace(0, len(images) - 1, min(figures.QUERIES, len(images))).long()
         found = nearest(test.features[queries], test.features, shown + 1).indices[:, 1:]
-        size = recipe.data.view.size
         figures.neighbors(
-            [[experiment.thumbnail(images, int(i), size) for i in (q, *row)] for q, row in zip(queries, found)],
+            [[measurer.thumbnail(images, int(i)) for i in (q, *row)] for q, row in zip(queries, found)],
             [[int(test.labels[i]) for i in (q, *row)] for q, row in zip(queries, found)],
             source.classes,
             run / "neighbors.png",
@@ -499,8 +497,7 @@ def _look(run: Path, fabric: Fabric, recipe: Recipe, prepared: Prepared, method:
         return tsne(features, seed=recipe.train.seed, perplexity=min(30.0, (len(images) - 1) / 3))
 
     figures.feature_map(mapped(test), source.classes, run / "tsne.png")
-    if recipe.evaluation.stages:
-        stages = experiment.stage_embeddings(method.backbone, images, recipe, source, fabric.device, fabric.autocast)
+    if stages:
         figures.stage_maps([mapped(stage) for stage in stages], source.classes, run / "stages.png")
 
 
