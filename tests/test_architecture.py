@@ -17,6 +17,7 @@ FLOORS = (
     {"measurement"},
     {"recipes", "reports"},
     {"training"},
+    {"studies"},
     {"cli"},
 )
 """From the ground up. A room may import its own floor and those below; `relatum` itself holds only lazy names."""
@@ -29,6 +30,9 @@ DOORS = {
     "datasets": {"data"},
     "tyro": {"cli", "recipes"},
     "matplotlib": {"reports"},
+    "submitit": {"studies"},
+    "ray": {"studies"},
+    "scipy": {"studies"},
 }
 """Which rooms may import a library."""
 

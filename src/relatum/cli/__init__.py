@@ -181,11 +181,11 @@ def export(args: Sequence[str]) -> None:
 
 
 def table(args: Sequence[str]) -> None:
-    """RUN [RUN ...] [--out FILE.md]: a Markdown table of runs, with mean and spread over seeds."""
+    """RUN [RUN ...] [--out FILE.md|.tex|.csv]: a table of runs, with mean and spread over seeds."""
     import tyro
 
-    from relatum.reports.records import find_records
-    from relatum.reports.tables import comparison, filled
+    from relatum.reports.records import find_records, write_atomically
+    from relatum.reports.tables import comparison, filled, format_of
 
     @dataclass(frozen=True)
     class Table:
@@ -193,15 +193,18 @@ def table(args: Sequence[str]) -> None:
         """Run folders, records, or folders that hold them."""
         out: Path | None = None
         """Write the table there."""
+        format: Literal["markdown", "latex", "csv"] | None = None
+        """Of the table; the suffix of --out says it too."""
         into: Path | None = None
         """Put the table into this text, between its lines `<!-- relatum table RUNS -->` and `<!-- end -->`."""
 
     chosen = _parse(Table, "table", args)
-    text = comparison(find_records(chosen.runs))
+    text = comparison(find_records(chosen.runs), format_of(chosen.out, chosen.format))
     if chosen.out:
-        chosen.out.write_text(text)
+        write_atomically(chosen.out, text)
     if chosen.into:
-        chosen.into.write_text(filled(chosen.into.read_text(), " ".join(map(str, chosen.runs)), text))
+        old = chosen.into.read_text(encoding="utf-8")
+        write_atomically(chosen.into, filled(old, " ".join(map(str, chosen.runs)), text))
     if not (chosen.out or chosen.into):
         print(text, end="")
 
@@ -244,6 +247,13 @@ def show(args: Sequence[str]) -> None:
     print(to_yaml(_parse(Recipe, f"show {args[0]}", rest, recipe)), end="")
 
 
+def study(args: Sequence[str]) -> None:
+    """[NAME] [--scale cpu] [--seeds 0-5] [--jobs N] [--dry-run]: run what a study lacks, and tell its answer."""
+    from relatum.cli.study import study as run
+
+    run(args)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -253,6 +263,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "table": table,
     "list": list_names,
     "show": show,
+    "study": study,
 }
 
 

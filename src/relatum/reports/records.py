@@ -1,14 +1,18 @@
 """Records: what happened, as JSON. Every table and figure is a function of Records alone."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("relatum", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn", "pillow")
 
@@ -22,7 +26,7 @@ class Record:
         seed: of the run.
         versions: of Relatum, of Python and of the packages that numbers depend on.
         commit: of the sources, "+" behind it where they had changed since; empty outside a checkout.
-        machine: processor or GPU, cores, precision, number of processes.
+        machine: device (its name), devices, cores, threads, precision, host (a short hash).
         data: what was found: images, classes, normalization, and how they were split.
         history: one entry for each epoch: epoch, learning rate, seconds, each loss term, each measurement.
         metrics: the measurements of the last epoch on the test set, each in its own unit (accuracies in percent).
@@ -30,7 +34,15 @@ class Record:
         images_passed: images that went through the backbone in training, each view counted.
         seconds: of training, without evaluation.
         peak_memory: the largest memory of the process, in MiB; of the GPU where one was used.
+        columns: for metrics that tables show, in their order, the headings.
+        notices: what was adapted or skipped, in words.
+        teacher: of a run with one: its path, the sha256 of its weights, its classes and its accuracy.
+        correct: evaluator -> one bit an image of the test set, in its order: whether the first guess was right; the
+            bits are packed as `numpy.packbits` does, and written in base64.
+        parameters: of the trained backbone.
     """
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - read by pydantic, where files enter
 
     recipe: dict[str, Any]
     seed: int
@@ -44,6 +56,11 @@ class Record:
     images_passed: int = 0
     seconds: float = 0.0
     peak_memory: float = 0.0
+    columns: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    teacher: dict[str, Any] | None = None
+    correct: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -63,38 +80,68 @@ def read_record(path: Path) -> Record:
     path = path / "record.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"there is no record {path}; expected a run folder that `relatum train` finished.")
-    try:
-        return Record(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is no record of Relatum: {error}.") from None
+    record, why = _parsed(path)
+    if record is None:
+        raise ValueError(f"{path} is no Record of this Relatum: {why}. Measure the run anew, or leave the file out.")
+    return record
 
 
 def find_records(paths: Iterable[Path]) -> list[Record]:
     """The Records that `paths` name: records, run folders, or folders with those in them, at any depth.
 
+    Other JSON in a folder is left out, and named in the log where it looks like a Record.
+
     Raises:
         FileNotFoundError: for a path under which there is none.
+        ValueError: for a file named by itself that is none.
     """
     found: dict[Path, Record] = {}
     for path in paths:
-        inside = sorted(path.rglob("*.json")) if path.is_dir() else []
-        records = [path] if path.is_file() else [p for p in inside if _holds_record(p)]
+        records = {path: read_record(path)} if path.is_file() else dict(_records_below(path))
         if not records:
             raise FileNotFoundError(
                 f"there is no record in {path}; expected a run folder that `relatum train` finished."
             )
-        found |= {p.resolve(): read_record(p) for p in records}
+        found |= {p.resolve(): record for p, record in records.items()}
     return list(found.values())
 
 
-def _holds_record(path: Path) -> bool:
-    return "recipe" in json.loads(path.read_text())
+def _records_below(folder: Path) -> Iterable[tuple[Path, Record]]:
+    for path in sorted(folder.rglob("*.json")):
+        record, why = _parsed(path) if path.is_file() else (None, "it is a folder")
+        if record is not None:
+            yield path, record
+        elif path.is_file() and '"recipe"' not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+            log.info("%s is left out: it is no Record.", path)
+        else:
+            log.warning("%s is left out: it is no Record of this Relatum: %s.", path, why)
+
+
+@cache
+def _schema() -> Any:
+    import pydantic  # a tenth of a second, which `relatum --help` does not pay
+
+    return pydantic.TypeAdapter(Record)
+
+
+def _parsed(path: Path) -> tuple[Record | None, str]:
+    """The Record of a file; or none, and in one line why."""
+    import pydantic
+
+    try:
+        record: Record = _schema().validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        where = ".".join(map(str, first["loc"]))
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        return None, said + (f" (and {more} more)" if more else "")
+    return record, ""
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text so that no reader ever sees half of it."""
+    """Write a text in UTF-8 so that no reader ever sees half of it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
