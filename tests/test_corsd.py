@@ -11,6 +11,7 @@ from relatum.core.types import Batch
 from relatum.methods.distill.corsd import CORSD, logit_distillation, pair_target, relation_distillation
 from relatum.methods.distill.relation_l2 import RelationL2
 from relatum.networks.backbones import Backbone
+from relatum.networks.heads import Depthwise
 from relatum.networks.relation_networks import Comparison, ImageProjection, Interaction, PairProjection, checkpointed
 from relatum.relations import Cosine, Euclidean, Jaccard
 
@@ -484,3 +485,11 @@ def test_relation_l2_equals_the_equation():
 def test_relation_l2_without_weight_is_refused():
     with pytest.raises(ValueError, match="beta is 0"):
         RelationL2(classifier(), beta=0.0)
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, torch.bfloat16), (2, torch.float32)])
+def test_a_depthwise_convolution_that_strides_computes_in_float32_on_a_processor(stride, expected):
+    layer, maps = Depthwise(4, stride), torch.randn(2, 4, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(maps.bfloat16()).dtype == expected
+    assert torch.equal(layer(maps), F.conv2d(maps, layer.weight, None, stride, 1, groups=4))
