@@ -1,0 +1,102 @@
+"""Every method, small: what its laws are checked on. A variant is a method with some of its options chosen."""
+
+import inspect
+
+import torch
+
+from relatum.core.types import Batch
+from relatum.methods import METHODS, Method
+from relatum.networks.backbones import Backbone
+from relatum.recipes.recipe import build_method, options, options_of
+
+CLASSES, SAMPLES, SIZE, IMAGES = 5, 40, 16, 8
+VIEWS = {"single": 1, "two-views": 2, "same-class-pairs": 2, "triples": 3}
+
+SMALL = {
+    "byol": {"hidden_width": 16, "out_width": 8},
+    "moco": {"queue_size": 24, "key_splits": 2},
+    "simsiam": {"out_width": 16, "bottleneck": 8},
+}
+"""Options that make a method small enough for a test; every other option has its default."""
+
+CHOSEN = {
+    "simclr-jaccard-three-terms": ("simclr", {"relation": "jaccard", "alphas": (0.3, 0.3)}),
+    "moco-symmetric": ("moco", {"symmetric": True}),
+    "moco-unshuffled": ("moco", {"key_splits": 1}),
+    "fitnet-rectified": ("fitnet", {"rectify": True, "kd_weight": 0.5}),
+    "rkd-all": ("rkd", {"tuples": "all", "kd_weight": 0.5}),
+    "at-squared": ("at", {"norm": "squared", "kd_weight": 0.5}),
+    "sp-kd": ("sp", {"kd_weight": 0.5}),
+    "cc-kd": ("cc", {"kd_weight": 0.5}),
+    "cc-neighbors": ("cc", {"kernel": "neighbors"}),
+    "tf-kd-alpha-1": ("tf-kd", {"alpha": 1.0}),
+    "tf-kd-virtual-code": ("tf-kd-virtual", {"form": "code"}),
+    "dml-three": ("dml", {"peers": 2}),
+    "sd-conference": ("sd", {"attention": False, "temperature_squared": True}),
+    "sd-code": ("sd", {"hint": "frobenius", "hint_weight": 0.03, "exempt": "second-deepest"}),
+    "sd-shallowest": ("sd", {"exempt": "shallowest"}),
+    "sd-no-hint": ("sd", {"hint_weight": 0.0}),
+    "sd-alpha-0": ("sd", {"alpha": 0.0}),
+    "sd-alpha-1": ("sd", {"alpha": 1.0}),
+    "corsd-jaccard": ("corsd", {"relation": "jaccard"}),
+    "corsd-code": ("corsd", {"detach_teacher": False, "shared_classifier": True, "statistics": "separate"}),
+    "corsd-checkpoint": ("corsd", {"checkpoint": True}),
+}
+"""Forms of a method that compute something else, beside its default form."""
+
+VARIANTS: dict[str, tuple[str, dict]] = {name: (name, {}) for name in METHODS} | CHOSEN
+WITH_RELATION = [name for name in METHODS if "relation" in options_of(name).__dataclass_fields__]
+
+
+def backbone(classes: int = CLASSES) -> Backbone:
+    return Backbone("resnet8", stem="cifar", num_classes=classes)
+
+
+def takes_teacher(name: str) -> bool:
+    return "teacher" in inspect.signature(METHODS[name].__init__).parameters
+
+
+def build(variant: str, **chosen) -> Method:
+    """The method of `variant`, with the options of `chosen` in the place of its own."""
+    torch.manual_seed(1)
+    name, own = VARIANTS[variant]
+    teacher = {"teacher": "somewhere"} if takes_teacher(name) else {}
+    return build_method(
+        options(name, **SMALL.get(name, {}) | teacher | own | chosen),
+        backbone(CLASSES if METHODS[name].classifies else 0),
+        num_samples=SAMPLES,
+        load_teacher=lambda path: backbone(),
+    )
+
+
+def batch_for(method: Method, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    count = VIEWS[method.pairing]
+    views = tuple(torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator, dtype=dtype) for _ in range(count))
+    index = torch.stack([torch.randperm(SAMPLES, generator=generator)[:IMAGES] for _ in range(count)])
+    labels = torch.arange(IMAGES).remainder(CLASSES).repeat(count, 1)
+    if method.pairing == "triples":
+        labels[2] = (labels[2] + 1 + torch.arange(IMAGES) % (CLASSES - 1)) % CLASSES
+    if method.pairing == "two-views":
+        index[1] = index[0]
+    return Batch(views, labels, index)
+
+
+def optimizer_of(method: Method) -> torch.optim.Optimizer:
+    return torch.optim.SGD((p for p in method.parameters() if p.requires_grad), 0.05, momentum=0.9)
+
+
+def train(method: Method, steps: int, first: int = 0, optimizer: torch.optim.Optimizer | None = None):
+    """The totals of `steps` training steps from step `first` on, and the optimizer."""
+    optimizer = optimizer or optimizer_of(method)
+    method.train()
+    totals = []
+    for step in range(first, first + steps):
+        torch.manual_seed(step)
+        total = sum(method.losses(batch_for(method, step)).values())
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((step + 1) / 10)
+        totals.append(total.item())
+    return totals, optimizer

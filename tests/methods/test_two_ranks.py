@@ -1,0 +1,119 @@
+"""Two ranks with half a batch each are one process with the whole: the losses, the gradient, and what they remember."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from cases import IMAGES, VARIANTS, batch_for, build, optimizer_of
+from ranks import WORLD, Ranks
+from relatum.core.types import Batch
+from relatum.methods import METHODS
+
+STEPS = 2
+"""The second step meets what the first has left in queues, banks and momentum copies."""
+
+GATHERS = (
+    *("simclr", "debiased", "supcon", "moco", "moco-symmetric"),
+    *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
+)
+"""Where a method that forgets `gather` must be found, variant by variant."""
+
+
+class Trace(NamedTuple):
+    """What each step has computed, and the state that all steps have left."""
+
+    losses: list[dict[str, float]]
+    gradients: list[dict[str, torch.Tensor]]
+    state: dict[str, torch.Tensor]
+
+
+def without_batch_statistics(module: nn.Module) -> None:
+    """Each image is normalized by itself: half a batch has other statistics than the whole, and means to."""
+    for name, child in module.named_children():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            setattr(module, name, nn.GroupNorm(1, child.num_features, affine=child.affine).double())
+        else:
+            without_batch_statistics(child)
+
+
+def train_on(variant: str, part: slice, average: Callable[[torch.Tensor], Any]) -> Trace:
+    """Some steps of a method on its part of each batch, with gradients that `average` averages over ranks in place."""
+    method = build(variant).double().train()
+    without_batch_statistics(method)
+    optimizer = optimizer_of(method)
+    losses, gradients = [], []
+    for step in range(STEPS):
+        views, labels, index = batch_for(method, step, torch.float64)
+        terms = method.losses(Batch(tuple(view[part] for view in views), labels[:, part], index[:, part]))
+        sum(terms.values()).backward()
+        trained = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        for gradient in trained.values():
+            average(gradient)
+        losses.append({name: term.item() for name, term in terms.items()})
+        gradients.append({name: gradient.clone() for name, gradient in trained.items()})
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((step + 1) / STEPS)
+    return Trace(losses, gradients, method.state_dict())
+
+
+def averaged(gradient: torch.Tensor) -> None:
+    """What DistributedDataParallel does with a gradient."""
+    distributed.all_reduce(gradient)
+    gradient /= WORLD
+
+
+def on_rank(number: int, variant: str, forgets_to_gather: bool) -> Trace:
+    share = IMAGES // WORLD
+    file = sys.modules[METHODS[VARIANTS[variant][0]].__module__]
+    kept = getattr(file, "gather", None)
+    if forgets_to_gather:
+        file.gather = lambda rows: rows
+    try:
+        return train_on(variant, slice(number * share, (number + 1) * share), averaged)
+    finally:
+        if forgets_to_gather:
+            file.gather = kept
+
+
+def on_one_and_on_two(ranks: Ranks, variant: str, *, forgets_to_gather: bool = False) -> tuple[Trace, list[Trace]]:
+    whole = train_on(variant, slice(None), lambda gradient: None)
+    return whole, ranks.run(on_rank, variant, forgets_to_gather)
+
+
+def require_equal(whole: Trace, traces: list[Trace]) -> None:
+    for step, expected in enumerate(whole.losses):
+        means = {name: sum(trace.losses[step][name] for trace in traces) / WORLD for name in expected}
+        assert means == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    for trace in traces:
+        for actual, expected in zip(trace.gradients, whole.gradients):
+            torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-11)
+        torch.testing.assert_close(trace.state, dict(whole.state), rtol=1e-7, atol=1e-11)
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    pool = Ranks()
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_ranks_equal_one_process(ranks, variant):
+    require_equal(*on_one_and_on_two(ranks, variant))
+
+
+@pytest.mark.parametrize("variant", GATHERS)
+def test_a_method_that_forgets_to_gather_is_found(ranks, variant):
+    traces = on_one_and_on_two(ranks, variant, forgets_to_gather=True)
+    with pytest.raises(AssertionError):
+        require_equal(*traces)
+
+
+def test_every_file_that_gathers_has_its_planted_violation():
+    files = {name for name, method in METHODS.items() if hasattr(sys.modules[method.__module__], "gather")}
+    assert files == {VARIANTS[variant][0] for variant in GATHERS}
