@@ -1,13 +1,22 @@
 """Every method, small: what its laws are checked on. A variant is a method with some of its options chosen."""
 
 import inspect
+from collections.abc import Callable
 
 import torch
 
 from relatum.core.types import Batch
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone
-from relatum.recipes.recipe import build_method, options, options_of
+from relatum.relations import Cosine, Euclidean, Jaccard, Relation, Tanimoto
+
+RELATIONS: dict[str, Relation] = {
+    "cosine": Cosine(),
+    "euclidean": Euclidean(),
+    "jaccard": Jaccard(),
+    "jaccard-signed": Jaccard("signed"),
+    "tanimoto": Tanimoto(),
+}
 
 CLASSES, SAMPLES, SIZE, IMAGES = 5, 40, 16, 8
 VIEWS = {"single": 1, "two-views": 2, "same-class-pairs": 2, "triples": 3}
@@ -20,10 +29,12 @@ SMALL = {
 """Options that make a method small enough for a test; every other option has its default."""
 
 CHOSEN = {
-    "simclr-jaccard-three-terms": ("simclr", {"relation": "jaccard", "alphas": (0.3, 0.3)}),
+    "simclr-jaccard-three-terms": ("simclr", {"relation": Jaccard(), "alphas": (0.3, 0.3)}),
     "moco-symmetric": ("moco", {"symmetric": True}),
+    "moco-summed": ("moco", {"symmetric": True, "symmetric_loss": "sum", "projector_norm": False}),
     "moco-unshuffled": ("moco", {"key_splits": 1}),
     "fitnet-rectified": ("fitnet", {"rectify": True, "kd_weight": 0.5}),
+    "fitnet-two-stages": ("fitnet", {"hint_share": 0.5}),
     "rkd-all": ("rkd", {"tuples": "all", "kd_weight": 0.5}),
     "at-squared": ("at", {"norm": "squared", "kd_weight": 0.5}),
     "sp-kd": ("sp", {"kd_weight": 0.5}),
@@ -38,35 +49,48 @@ CHOSEN = {
     "sd-no-hint": ("sd", {"hint_weight": 0.0}),
     "sd-alpha-0": ("sd", {"alpha": 0.0}),
     "sd-alpha-1": ("sd", {"alpha": 1.0}),
-    "corsd-jaccard": ("corsd", {"relation": "jaccard"}),
-    "corsd-code": ("corsd", {"detach_teacher": False, "shared_classifier": True, "statistics": "separate"}),
+    "corsd-jaccard": ("corsd", {"relation": Jaccard()}),
+    "corsd-code": (
+        "corsd",
+        {
+            "detach_teacher": False,
+            "shared_classifier": True,
+            "statistics": "separate",
+            "calibration_loss": "sum",
+            "divergence": "from-shallow",
+        },
+    ),
+    "corsd-deep": ("corsd", {"deepest_layers": 1}),
     "corsd-checkpoint": ("corsd", {"checkpoint": True}),
 }
 """Forms of a method that compute something else, beside its default form."""
 
 VARIANTS: dict[str, tuple[str, dict]] = {name: (name, {}) for name in METHODS} | CHOSEN
-WITH_RELATION = [name for name in METHODS if "relation" in options_of(name).__dataclass_fields__]
 
 
 def backbone(classes: int = CLASSES) -> Backbone:
     return Backbone("resnet8", stem="cifar", num_classes=classes)
 
 
-def takes_teacher(name: str) -> bool:
-    return "teacher" in inspect.signature(METHODS[name].__init__).parameters
+def keywords_of(name: str) -> set[str]:
+    return set(inspect.signature(METHODS[name].__init__).parameters)
 
 
-def build(variant: str, **chosen) -> Method:
-    """The method of `variant`, with the options of `chosen` in the place of its own."""
+WITH_RELATION = [name for name in METHODS if "relation" in keywords_of(name)]
+WITH_TEACHER = [variant for variant, (name, _) in VARIANTS.items() if "teacher" in keywords_of(name)]
+
+
+def build(variant: str, *, make: Callable[[int], Backbone] = backbone, **chosen) -> Method:
+    """The method of `variant` on a backbone of `make`, with the options of `chosen` in the place of its own."""
     torch.manual_seed(1)
     name, own = VARIANTS[variant]
-    teacher = {"teacher": "somewhere"} if takes_teacher(name) else {}
-    return build_method(
-        options(name, **SMALL.get(name, {}) | teacher | own | chosen),
-        backbone(CLASSES if METHODS[name].classifies else 0),
-        num_samples=SAMPLES,
-        load_teacher=lambda path: backbone(),
-    )
+    supplied = {}
+    if "num_samples" in keywords_of(name):
+        supplied["num_samples"] = SAMPLES
+    if "teacher" in keywords_of(name):
+        supplied["teacher"] = backbone()
+    student = make(CLASSES if METHODS[name].classifies else 0)
+    return METHODS[name](student, **SMALL.get(name, {}) | supplied | own | chosen)
 
 
 def batch_for(method: Method, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:

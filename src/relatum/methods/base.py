@@ -18,22 +18,36 @@ class Method(nn.Module, ABC):
     """A way to train a backbone.
 
     A method is a module: what it learns beside the backbone are its parameters, what it remembers are its buffers,
-    and both are in its state. Subclasses are final, and their constructor's keywords are the options of recipes.
+    and both are in its state. A class is abstract or final, and the keywords of a final one's constructor are the
+    options of recipes. What a class is stands in its first line, `class SimCLR(Method, pairing="two-views")`, and is
+    inherited otherwise.
 
     Attributes:
         backbone: what the user keeps.
-        pairing: the batches that it eats.
+        pairing: the kind of batch it takes.
         needs_labels: whether it reads the classes.
         classifies: whether it trains the classifier of the backbone.
+        trains_in_phases: whether some steps leave trainable parameters without a gradient; DistributedDataParallel has
+            to look for them then (`find_unused_parameters`).
     """
 
     pairing: ClassVar[Pairing]
     needs_labels: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
 
+    def __init_subclass__(
+        cls, *, pairing: Pairing | None = None, needs_labels: bool | None = None, classifies: bool | None = None
+    ) -> None:
+        super().__init_subclass__()
+        said = {"pairing": pairing, "needs_labels": needs_labels, "classifies": classifies}
+        for name, value in said.items():
+            if value is not None:
+                setattr(cls, name, value)
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
+        self.trains_in_phases = False
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -49,3 +63,11 @@ class Method(nn.Module, ABC):
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The features of the backbone: the evaluators' only door."""
         return self.backbone.embed(images)
+
+    def predictions(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n k"]]:
+        """The logits of every classifier that is trained beside the backbone's own, by its name; mostly none.
+
+        An evaluator reports the accuracy of each: the heads of self-distillation and their ensemble, the peers of
+        mutual learning.
+        """
+        return {}

@@ -44,6 +44,7 @@ class Projector(nn.Module):
         out_width: of each space.
         spaces: how many perceptrons; `relation.spaces` of the relation that reads the output.
         layers: fully connected layers, at least 1.
+        hidden_norm: batch-normalize the hidden layers.
         last_norm: batch-normalize the output.
         normalize: scale each part to length one.
     """
@@ -56,6 +57,7 @@ class Projector(nn.Module):
         *,
         spaces: int = 1,
         layers: int = 2,
+        hidden_norm: bool = True,
         last_norm: bool = False,
         normalize: bool = True,
     ) -> None:
@@ -66,7 +68,7 @@ class Projector(nn.Module):
                 "layer(s) has nothing in it; expected positive numbers."
             )
         widths = (in_width, *[hidden_width] * (layers - 1), out_width)
-        self.branches = nn.ModuleList(mlp(widths, last_norm=last_norm) for _ in range(spaces))
+        self.branches = nn.ModuleList(mlp(widths, batch_norm=hidden_norm, last_norm=last_norm) for _ in range(spaces))
         self.out_width = out_width * spaces
         self.normalize = normalize
 

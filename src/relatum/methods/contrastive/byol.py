@@ -6,33 +6,30 @@ Jean-Bastien Grill, Florian Strub, Florent Altche, Corentin Tallec, Pierre Riche
 Latent. NeurIPS 2020, Eq. (2).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.schedules import cosine
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
+from relatum.methods.checks import share
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.networks.memory import MomentumCopy
 from relatum.relations import Cosine, Relation
 
 
-class BYOL(Method):
+class BYOL(Method, pairing="two-views"):
     """Attract the prediction of one view to the momentum copy's projection of the other.
 
     Args:
         backbone: the encoder.
         relation: how a prediction and its target compare; the cosine in the paper.
-        momentum: of the copy at the start, in [0, 1]; it rises to 1 along half a cosine.
-        hidden_width: of projector and predictor. The paper has 4096 for ResNet-50.
-        out_width: of each space.
+        momentum: momentum of the copy at the start, in [0, 1]; it rises to 1 along half a cosine.
+        hidden_width: hidden width of projector and predictor. The paper has 4096 for ResNet-50.
+        out_width: width of each space.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
 
     def __init__(
         self,
@@ -44,14 +41,12 @@ class BYOL(Method):
         out_width: int = 256,
     ) -> None:
         super().__init__(backbone)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum is {momentum}; expected a number in [0, 1] such as 0.99.")
         self.relation = relation
         spaces = self.relation.spaces
         self.projector = Projector(backbone.embedding_dim, hidden_width, out_width, spaces=spaces, normalize=False)
         self.predictor = Projector(self.projector.out_width, hidden_width, out_width, spaces=spaces)
         self.copy = MomentumCopy(backbone, self.projector)
-        self.momentum = momentum
+        self.momentum = share("momentum", momentum, 0.99)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         # Each view has batch statistics of its own, as in the authors' code: without negatives it matters.

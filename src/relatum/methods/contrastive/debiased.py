@@ -6,8 +6,6 @@ Ching-Yao Chuang, Joshua Robinson, Lin Yen-Chen, Antonio Torralba, Stefanie Jege
 NeurIPS 2020, Eq. (7) and (8).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,13 +13,13 @@ from torch import Tensor
 from relatum.core.distributed import gather
 from relatum.core.types import Batch
 from relatum.losses.objectives import debiased_loss
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
 
 
-class Debiased(Method):
+class Debiased(Method, pairing="two-views"):
     """SimCLR with the debiased contrastive loss.
 
     Args:
@@ -29,12 +27,10 @@ class Debiased(Method):
         class_prior: the probability that two images share a class, in [0, 1): 1 / classes for balanced data. The
             paper has 0.1 for CIFAR-10.
         relation: how two embeddings compare.
-        temperature: of the softmax over the relation.
-        hidden_width: of the projector; none means the width of the features.
-        out_width: of each space.
+        temperature: temperature of the softmax over the relation.
+        hidden_width: hidden width of the projector; none means the width of the features.
+        out_width: width of each space.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
 
     def __init__(
         self,

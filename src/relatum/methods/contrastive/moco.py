@@ -7,7 +7,7 @@ Learning. CVPR 2020. Xinlei Chen, Haoqi Fan, Ross Girshick, Kaiming He: Improved
 Learning. 2020.
 """
 
-from typing import ClassVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,14 +17,15 @@ from relatum.core.distributed import gather
 from relatum.core.schedules import cosine
 from relatum.core.types import Batch
 from relatum.losses.objectives import contrast_terms, query_key_contrast
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
+from relatum.methods.checks import share
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.networks.memory import MomentumCopy, Queue
 from relatum.relations import Cosine, Relation
 
 
-class MoCo(Method):
+class MoCo(Method, pairing="two-views"):
     """Contrast queries with the keys of a momentum copy and a queue.
 
     The momentum copy starts as an exact copy. The keys of a step enter the queue after the step: no query meets the
@@ -35,19 +36,23 @@ class MoCo(Method):
     Args:
         backbone: the encoder.
         relation: how two embeddings compare; the queue holds what it compares.
-        temperature: of the softmax over the relation. MoCo v2 has 0.2, its CIFAR demonstration 0.1.
+        temperature: temperature of the softmax over the relation. MoCo v2 has 0.2, its CIFAR demonstration 0.1.
         alphas: weights of the cosine contrast in each space of the relation (Eq. 4 of "Beyond Linear Metric"), or none.
-        cosine_temperature: of those cosine terms; none means the same temperature.
+        cosine_temperature: temperature of those cosine terms; none means the same temperature.
         queue_size: how many keys; 65536 for ImageNet, 4096 for CIFAR.
-        momentum: `m` in [0, 1]; 0.999 for ImageNet, 0.99 for CIFAR.
+        momentum: momentum `m` of the copy, in [0, 1]; 0.999 for ImageNet, 0.99 for CIFAR.
         final_momentum: what `m` rises to along half a cosine; none keeps it constant, as in the papers.
         symmetric: let both views be query and key, at twice the cost.
-        key_splits: how many groups; the batch must be divisible by it. 1 turns the shuffling off.
-        hidden_width: of the projector; none means the width of the features.
-        out_width: of each space.
+        symmetric_loss: how the losses of the two directions join: "mean", so that a learning rate serves both forms; or
+            "sum", as in the authors' CIFAR demonstration, which doubles the gradient.
+        key_splits: how many groups; the batch must be divisible by it. 1 turns the shuffling off; the CIFAR
+            demonstration has 8.
+        projector_norm: batch-normalize the projector's hidden layer, as SimCLR's is, so that the two
+            methods compare with one network; MoCo v2 has none.
+        layers: fully connected layers of the projector: 2 in MoCo v2, 1 in the first MoCo.
+        hidden_width: hidden width of the projector; none means the width of the features.
+        out_width: width of each space.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
 
     def __init__(
         self,
@@ -61,25 +66,33 @@ class MoCo(Method):
         momentum: float = 0.99,
         final_momentum: float | None = None,
         symmetric: bool = False,
+        symmetric_loss: Literal["mean", "sum"] = "mean",
         key_splits: int = 4,
+        projector_norm: bool = True,
+        layers: int = 2,
         hidden_width: int | None = None,
         out_width: int = 128,
     ) -> None:
         super().__init__(backbone)
-        final_momentum = momentum if final_momentum is None else final_momentum
-        for value in (momentum, final_momentum):
-            if not 0 <= value <= 1:
-                raise ValueError(f"momentum is {value}; expected a number in [0, 1] such as 0.99.")
         if key_splits < 1:
             raise ValueError(f"key_splits is {key_splits}; expected a positive number of groups, 1 for no shuffling.")
 
         self.terms = contrast_terms(relation, temperature, alphas, cosine_temperature)
         width = backbone.embedding_dim
-        self.projector = Projector(width, hidden_width or width, out_width, spaces=relation.spaces)
+        self.projector = Projector(
+            width,
+            hidden_width or width,
+            out_width,
+            spaces=relation.spaces,
+            layers=layers,
+            hidden_norm=projector_norm,
+        )
         self.copy = MomentumCopy(backbone, self.projector)
         self.queue = Queue(queue_size, self.projector.out_width, relation.spaces)
-        self.momentum, self.final_momentum = momentum, final_momentum
+        self.momentum = share("momentum", momentum, 0.99)
+        self.final_momentum = momentum if final_momentum is None else share("final_momentum", final_momentum, 0.99)
         self.symmetric = symmetric
+        self.direction_weight = 1 / 2 if symmetric and symmetric_loss == "mean" else 1.0
         self.key_splits = key_splits
         self._new_keys: list[Tensor] = []
 
@@ -91,7 +104,7 @@ class MoCo(Method):
         for (images, _), keys in zip(directions, self._new_keys):
             query = self.projector(self.backbone.embed(images))
             for name, loss in query_key_contrast(query, keys, self.queue.keys, self.terms).items():
-                totals[name] = totals.get(name, 0) + loss / len(directions)
+                totals[name] = totals.get(name, 0) + self.direction_weight * loss
         return totals
 
     def after_step(self, progress: float) -> None:

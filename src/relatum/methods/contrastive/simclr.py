@@ -7,8 +7,6 @@ Representations. ICML 2020. With `relation=Jaccard()` and two `alphas` it is the
 Krim, Tianfu Wu, Derya Cansever: Refining Self-Supervised Learning in Imaging: Beyond Linear Metric. ICIP 2022, Eq. (4).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,27 +14,25 @@ from torch import Tensor
 from relatum.core.distributed import gather
 from relatum.core.types import Batch
 from relatum.losses.objectives import contrast_terms, two_view_contrast
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
 
 
-class SimCLR(Method):
+class SimCLR(Method, pairing="two-views"):
     """Contrast the two views of each image with all other views of the batch.
 
     Args:
         backbone: the encoder.
         relation: how two embeddings compare.
-        temperature: of the softmax over the relation.
+        temperature: temperature of the softmax over the relation.
         alphas: weights of the cosine contrast in each space of the relation (Eq. 4), or none.
-        cosine_temperature: of those cosine terms; none means the same temperature.
-        hidden_width: of the projector; none means the width of the features.
-        out_width: of each space.
-        layers: of the projector.
+        cosine_temperature: temperature of those cosine terms; none means the same temperature.
+        hidden_width: hidden width of the projector; none means the width of the features.
+        out_width: width of each space.
+        layers: fully connected layers of the projector.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
 
     def __init__(
         self,

@@ -5,31 +5,27 @@
 Xinlei Chen, Kaiming He: Exploring Simple Siamese Representation Learning. CVPR 2021, Eq. (3) and (4).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
 
 
-class SimSiam(Method):
+class SimSiam(Method, pairing="two-views"):
     """Attract the prediction of one view to the detached projection of the other.
 
     Args:
         backbone: the encoder.
         relation: how a prediction and its target compare; the cosine in the paper.
-        out_width: of each space of projector and predictor; 2048 in the paper.
-        bottleneck: the hidden width of the predictor; a quarter of `out_width` in the paper.
-        layers: of the projector; 3 in the paper, 2 for CIFAR.
+        out_width: width of each space of projector and predictor; 2048 in the paper.
+        bottleneck: hidden width of the predictor; a quarter of `out_width` in the paper.
+        layers: fully connected layers of the projector; 3 in the paper, 2 for CIFAR.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
 
     def __init__(
         self,

@@ -6,8 +6,6 @@ Prannay Khosla, Piotr Teterwak, Chen Wang, Aaron Sarna, Yonglong Tian, Phillip I
 Krishnan: Supervised Contrastive Learning. NeurIPS 2020, Eq. (2).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,25 +13,22 @@ from torch import Tensor
 from relatum.core.distributed import gather
 from relatum.core.types import Batch
 from relatum.losses.objectives import supcon_loss
-from relatum.methods.base import Method, Pairing
+from relatum.methods.base import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
 
 
-class SupCon(Method):
+class SupCon(Method, pairing="two-views", needs_labels=True):
     """Contrast the views of each class with those of all others in the batch.
 
     Args:
         backbone: the encoder.
         relation: how two embeddings compare.
-        temperature: of the softmax over the relation.
-        hidden_width: of the projector; none means the width of the features.
-        out_width: of each space.
+        temperature: temperature of the softmax over the relation.
+        hidden_width: hidden width of the projector; none means the width of the features.
+        out_width: width of each space.
     """
-
-    pairing: ClassVar[Pairing] = "two-views"
-    needs_labels: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ does not fade, the code's with one that does.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,16 +22,15 @@ from torch.nn import functional as F
 
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, require_weights, same_size
+from relatum.methods.checks import at_least_zero
+from relatum.methods.distill.distiller import Distiller, same_size
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 Norm = Literal["half-norm", "squared"]
 """How two attention maps are compared: half their distance (the paper), or its square (the authors' code)."""
 
 
-class AT(Method):
+class AT(Distiller, pairing="single"):
     """Learn the attention maps of a frozen teacher, at every stage.
 
     Stages are paired from the deepest on, and as many as both networks have; their channels may differ. Of two maps
@@ -40,19 +39,12 @@ class AT(Method):
     Args:
         backbone: the student, with classes.
         teacher: a trained network.
-        weight: `beta`.
+        weight: `beta`, the weight of the attention term.
         norm: `half-norm` is the paper, `squared` the authors' code and the ports of the field's benchmark.
-        task_weight: of the cross-entropy.
-        kd_weight: of the divergence from the teacher's logits.
-        temperature: of that divergence.
-
-    Raises:
-        ValueError: for networks whose classes do not fit, or options out of range.
+        task_weight: weight of the cross-entropy.
+        kd_weight: weight of the divergence from the teacher's logits.
+        temperature: temperature of that divergence.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,18 +57,14 @@ class AT(Method):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        require_weights({"weight": weight})
-        self.teacher = Frozen(teacher)
-        self.weight = weight
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        self.weight = at_least_zero("weight", weight)
         self.norm = norm
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        student, teacher = self.backbone(images), self.teacher(images)
-        terms = self.classification(student, teacher, labels)
-        return terms | {"attention": self.weight * attention_loss(student.stages, teacher.stages, self.norm)}
+        student, teacher, labels = self.features(batch)
+        gap = attention_loss(student.stages, teacher.stages, self.norm)
+        return self.class_terms(student, teacher, labels) | {"attention": self.weight * gap}
 
 
 @full_precision

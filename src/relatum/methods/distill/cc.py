@@ -16,7 +16,7 @@ with both layers trained and neighbors in the (random) order of the batch: `kern
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,9 @@ from torch.nn import functional as F
 from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, require_weights
+from relatum.methods.checks import at_least_zero
+from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 Kernel = Literal["taylor", "neighbors"]
 """The kernel matrix of the paper, or the products of neighboring differences of the field's benchmark."""
@@ -38,7 +37,7 @@ WEIGHTS: dict[Kernel, float] = {"taylor": 100.0, "neighbors": 0.02}
 """`beta` of each form, as published with it."""
 
 
-class CC(Method):
+class CC(Distiller, pairing="single"):
     """Learn how a frozen teacher's embeddings correlate.
 
     The paper's own totals have (1 - alpha) KD + beta L_CC with alpha = 0 and beta = 0.003, a weight that vanishes
@@ -48,22 +47,18 @@ class CC(Method):
     Args:
         backbone: the student, with classes.
         teacher: a trained network.
-        weight: `beta`; none means 100 for `taylor` and 0.02 for `neighbors`.
+        weight: `beta`, the weight of the correlation term; none means 100 for `taylor` and 0.02 for `neighbors`.
         kernel: `taylor` is the paper, `neighbors` the loss of the field's benchmark.
-        gamma: of the Gaussian kernel, positive; for `taylor`.
-        order: `P >= 1`, of its Taylor series.
-        width: of phi's output.
-        task_weight: of the cross-entropy.
-        kd_weight: of the divergence from the teacher's logits.
-        temperature: of that divergence.
+        gamma: width of the Gaussian kernel for `taylor`, positive.
+        order: order `P >= 1` of its Taylor series.
+        width: width of phi's output.
+        task_weight: weight of the cross-entropy.
+        kd_weight: weight of the divergence from the teacher's logits.
+        temperature: temperature of that divergence.
 
     Raises:
         ValueError: for networks whose classes do not fit, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,16 +74,13 @@ class CC(Method):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        self.weight = WEIGHTS[kernel] if weight is None else weight
-        require_weights({"weight": self.weight})
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        self.weight = at_least_zero("weight", WEIGHTS[kernel] if weight is None else weight)
         if not gamma > 0 or order < 1 or width < 1:
             raise ValueError(
                 f"gamma is {gamma}, order {order} and width {width}; expected a positive gamma such as 0.4, an order "
                 "of at least 1 such as 2, and a positive width such as 128."
             )
-        self.teacher = Frozen(teacher)
         self.student_embed = nn.Linear(backbone.embedding_dim, width)
         self.teacher_embed = nn.Linear(teacher.embedding_dim, width).requires_grad_(kernel == "neighbors")
         self.kernel = kernel
@@ -96,9 +88,8 @@ class CC(Method):
         self.order = order
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        student, teacher = self.backbone(images), self.teacher(images)
-        terms = self.classification(student, teacher, labels)
+        student, teacher, labels = self.features(batch)
+        terms = self.class_terms(student, teacher, labels)
         a = gather(self.student_embed(student.embedding))
         b = gather(self.teacher_embed(teacher.embedding))
         correlation = correlation_loss(a, b, self.gamma, self.order) if self.kernel == "taylor" else neighbor_loss(a, b)

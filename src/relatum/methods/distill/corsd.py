@@ -21,23 +21,26 @@ Distillation. ICASSP 2023.
 
 What the paper leaves open, and what is done here: the total is written nowhere (here: the sum above); all terms are
 means over the batch and sums over the depths; `l2` of two numbers is their squared difference; the deepest is detached
-in every distillation term; KL has the deepest as its target, and no temperature. The authors' code differs from the
-paper: it does not run, and it has the deepest not detached (`detach_teacher=False`), one classifier for both kinds of
-pairs (`shared_classifier=True`), batch statistics of each kind apart (`statistics="separate"`), the "KL" of raw
-logits, a negative target that a softmax has made uniform, and a calibration against running sums of class predictions.
+in every distillation term; KL has the deepest as its target (`divergence`), and no temperature. The authors' code
+differs from the paper: it does not run, and it has the deepest not detached (`detach_teacher=False`), one classifier
+for both kinds of pairs (`shared_classifier=True`), batch statistics of each kind apart (`statistics="separate"`), the
+"KL" of raw logits, a negative target that a softmax has made uniform, and a calibration against running sums of class
+predictions, which is summed over the batch (`calibration_loss="sum"`).
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from relatum.core.distributed import world_size
 from relatum.core.precision import at_least_float32, full_precision
 from relatum.core.types import Batch
 from relatum.losses.objectives import soft_cross_entropy, triplet_loss
-from relatum.methods.base import Method, Pairing
+from relatum.methods.checks import at_least_zero, positive, share
+from relatum.methods.classifying import Classifying, class_logits, require_stages, task_loss
 from relatum.networks.backbones import Backbone
 from relatum.networks.relation_networks import (
     Activation,
@@ -50,6 +53,9 @@ from relatum.networks.relation_networks import (
 )
 from relatum.relations import Relation
 
+Divergence = Literal["from-deepest", "from-shallow"]
+"""`KL(deepest || shallow)`, or `KL(shallow || deepest)`."""
+
 
 @full_precision
 def relation_distillation(
@@ -58,7 +64,7 @@ def relation_distillation(
     """`sum_{i<k} l2(R_p^i, R_p^k) + l2(R_n^i, R_n^k)`, Eq. (2), each the mean over the batch.
 
     Args:
-        distances: of the positive and the negative pairs at each depth, shallow to deep.
+        distances: distances of the positive and the negative pairs at each depth, shallow to deep.
         norm: `(x - y)^2` or `|x - y|`.
         detach_teacher: no gradient into the deepest.
     """
@@ -69,18 +75,26 @@ def relation_distillation(
 
 @full_precision
 def logit_distillation(
-    logits: Float[Tensor, "k n c"], temperature: float = 1.0, detach_teacher: bool = True
+    logits: Float[Tensor, "k n c"],
+    temperature: float = 1.0,
+    detach_teacher: bool = True,
+    divergence: Divergence = "from-deepest",
 ) -> Float[Tensor, ""]:
     """`T^2 sum_{i<k} KL(softmax(z^k / T) || softmax(z^i / T))`, Eq. (4), each the mean over the batch.
 
     Args:
-        logits: of each depth, shallow to deep.
+        logits: class scores at each depth, shallow to deep.
         temperature: T > 0; the paper has none, T = 1.
         detach_teacher: no gradient into the deepest.
+        divergence: which distribution weighs the difference of the logarithms, the deepest (as above) or the shallow.
     """
     log_p = (logits / temperature).log_softmax(2)
     teacher = log_p[-1].detach() if detach_teacher else log_p[-1]
-    return temperature**2 * (teacher.exp() * (teacher - log_p[:-1])).sum(2).mean(1).sum()
+    if divergence == "from-deepest":
+        pointwise = teacher.exp() * (teacher - log_p[:-1])
+    else:
+        pointwise = log_p[:-1].exp() * (log_p[:-1] - teacher)
+    return temperature**2 * pointwise.sum(2).mean(1).sum()
 
 
 def pair_target(anchor: Int[Tensor, " n"], partner: Int[Tensor, " n"], num_classes: int) -> Float[Tensor, "n c"]:
@@ -88,7 +102,7 @@ def pair_target(anchor: Int[Tensor, " n"], partner: Int[Tensor, " n"], num_class
     return (F.one_hot(anchor, num_classes) + F.one_hot(partner, num_classes)) / 2
 
 
-class CORSD(Method):
+class CORSD(Classifying, pairing="triples"):
     """Distil the relations of triples from the deepest stage to all others, by networks trained on these relations.
 
     Weight 0 switches a term off, and what only that term trains is not built. Where the deepest stage would teach
@@ -97,7 +111,8 @@ class CORSD(Method):
 
     With a `relation` there is no network on pairs: each image is projected by itself and the relation compares the
     projections (see `relatum.networks.relation_networks.Comparison`); the auxiliary classifiers read the two
-    projections of a pair side by side. Euclidean is the handcrafted L2; with Jaccard the two papers meet, and neither has it.
+    projections of a pair side by side. Euclidean is the handcrafted L2; with Jaccard the two papers meet, and neither
+    has it.
 
     Args:
         backbone: the classifier.
@@ -108,13 +123,21 @@ class CORSD(Method):
         gamma_n: weight of the negative auxiliary classifiers, >= 0.
         lam: share of the logit distillation in the loss of the auxiliary classifiers, in [0, 1].
         sigma: weight of the logit calibration, >= 0.
-        margin: of the triplet loss. Sigmoid distances differ by less than 1: a margin of 1 is always active.
-        temperature: of the logit distillation, whose loss has the factor T^2.
+        margin: margin of the triplet loss. Sigmoid distances differ by less than 1: a margin of 1 is always active.
+        temperature: temperature of the logit distillation, whose loss has the factor T^2.
+        divergence: direction of the logit distillation. Eq. (4) is printed as D_KL(shallow, deepest) and can be read in
+            both: `from-deepest` takes the deepest as the target, as all distillation does; `from-shallow` takes the
+            arguments in the order in which they are printed.
         norm: the distance of two relations in the distillation, squared or absolute.
         activation: the range of a learned distance: sigmoid (0, 1), softplus (0, inf), none.
         detach_teacher: let no distillation term train the deepest stage.
         shared_classifier: one auxiliary classifier at each depth for positive and negative pairs.
         calibration_input: what the calibration compares: class probabilities, or logits as printed.
+        calibration_loss: how the triples join in the calibration: their "mean", so that sigma does not depend on the
+            size of the batch; or the "sum" over the images, as in the authors' code, whose batch of 43 triples makes
+            the term 129 times as strong at the same sigma.
+        deepest_layers: separable convolutions of the projection at the deepest stage. The paper's text gives every
+            stage "several", the authors' code the deepest none, as here.
         width: the most features of a pair inside the relation networks; none means the paper's, twice the channels
             of the last stage. Shallower layers have a half of the next. Measured at 32 px with 100 classes, all that
             CORSD adds to a backbone is, in parameters and multiply-adds for the same images, 14 % and 2.6 % of
@@ -130,10 +153,6 @@ class CORSD(Method):
         ValueError: for options out of range, a backbone without classes, or one with a single stage.
     """
 
-    pairing: ClassVar[Pairing] = "triples"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
     def __init__(
         self,
         backbone: Backbone,
@@ -147,24 +166,21 @@ class CORSD(Method):
         sigma: float = 0.01,
         margin: float = 1.0,
         temperature: float = 1.0,
+        divergence: Divergence = "from-deepest",
         norm: Literal["squared", "absolute"] = "squared",
         activation: Activation = "sigmoid",
         detach_teacher: bool = True,
         shared_classifier: bool = False,
         calibration_input: Literal["softmax", "logits"] = "softmax",
+        calibration_loss: Literal["mean", "sum"] = "mean",
+        deepest_layers: int = 0,
         width: int | None = 512,
         statistics: Literal["joint", "separate"] = "joint",
         checkpoint: bool = False,
     ) -> None:
         super().__init__(backbone)
-        weights = {"alpha": alpha, "beta": beta, "gamma_p": gamma_p, "gamma_n": gamma_n, "sigma": sigma}
-        for name, value in {**weights, "margin": margin}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; expected a number >= 0.")
-        if not 0 <= lam <= 1:
-            raise ValueError(f"lam is {lam}; expected the share of the logit distillation, in [0, 1].")
-        if not temperature > 0:
-            raise ValueError(f"the temperature is {temperature}; expected a positive number such as 1.")
+        require_stages(backbone)
+        depths = len(backbone.stage_channels)
         if width is not None and width < 2:
             raise ValueError(f"width is {width}; expected at least 2 (one feature an image), or none for no cap.")
         if relation is not None and statistics == "separate":
@@ -172,17 +188,19 @@ class CORSD(Method):
                 f"separate statistics are those of a network on pairs, and {relation} compares single images; "
                 'give statistics="joint", or no relation.'
             )
-        depths = len(backbone.stage_channels)
-        if not backbone.num_classes or depths < 2:
-            raise ValueError(
-                f"{backbone.name} has {backbone.num_classes} classes and {depths} stage(s); CORSD trains a classifier "
-                "and distils from its last stage: expected classes, and at least 2 stages."
-            )
-        self.alpha, self.beta, self.sigma = alpha, beta, sigma
-        self.lam, self.margin, self.temperature = lam, margin, temperature
-        self.norm, self.detach_teacher, self.calibration_input = norm, detach_teacher, calibration_input
+        if deepest_layers < 0:
+            raise ValueError(f"deepest_layers is {deepest_layers}; expected a number of layers, 0 for none.")
+        self.alpha = at_least_zero("alpha", alpha)
+        self.beta = at_least_zero("beta", beta)
+        self.sigma = at_least_zero("sigma", sigma)
+        gammas = {"positive": at_least_zero("gamma_p", gamma_p), "negative": at_least_zero("gamma_n", gamma_n)}
+        self.gammas = {kind: gamma for kind, gamma in gammas.items() if gamma}
+        self.lam = share("lam", lam, 0.8)
+        self.margin = at_least_zero("margin", margin)
+        self.temperature = positive("the temperature", temperature, 1)
+        self.norm, self.divergence, self.detach_teacher = norm, divergence, detach_teacher
+        self.calibration_input, self.calibration_loss = calibration_input, calibration_loss
         self.checkpoint = checkpoint
-        self.gammas = {kind: gamma for kind, gamma in (("positive", gamma_p), ("negative", gamma_n)) if gamma > 0}
 
         groups = 2 if statistics == "separate" else 1
         full_width = 2 * backbone.stage_channels[-1]
@@ -201,7 +219,7 @@ class CORSD(Method):
 
         projections: list[PairProjection | ImageProjection] = []
         if alpha or beta or self.gammas:
-            layers = reversed(range(depths))
+            layers = [*reversed(range(1, depths)), deepest_layers]
             projections += [project(c, n) for c, n in zip(backbone.stage_channels, layers)]
         self.projections = nn.ModuleList(projections)
 
@@ -228,7 +246,8 @@ class CORSD(Method):
         anchor, positive, negative = batch.views
         n = len(anchor)
         features = self.backbone(torch.cat([anchor, positive, negative]))
-        terms = {"task": F.cross_entropy(features.logits, batch.labels.flatten())}
+        logits = class_logits(features)
+        terms = {"task": task_loss(logits, batch.labels.flatten())}
         pairs = [
             checkpointed(project, maps, n) if self.checkpoint else project(maps, n)
             for project, maps in zip(self.projections, features.stages)
@@ -236,10 +255,13 @@ class CORSD(Method):
         terms |= self._relation_terms(pairs)
         terms |= self._class_terms(pairs, batch.labels)
         if self.calibrator is not None:
-            logits = features.logits
             compared = at_least_float32(logits).softmax(1) if self.calibration_input == "softmax" else logits
             of_positive, of_negative = self.calibrator(stack_pairs(compared, n)).chunk(2)
-            terms["calibration"] = self.sigma * (of_positive - of_negative).mean()
+            calibration = (of_positive - of_negative).mean()
+            if self.calibration_loss == "sum":
+                # Over the images of all ranks, whose gradients are averaged.
+                calibration = calibration * batch.labels.numel() * world_size()
+            terms["calibration"] = self.sigma * calibration
         return terms
 
     def _relation_terms(self, pairs: list[Tensor]) -> dict[str, Tensor]:
@@ -268,6 +290,6 @@ class CORSD(Method):
                 task = len(pairs) * soft_cross_entropy(logits.flatten(0, 1), target)
                 terms[f"{kind}_task"] = gamma * (1 - self.lam) * task
             if self.lam > 0:
-                distilled = logit_distillation(logits, self.temperature, self.detach_teacher)
+                distilled = logit_distillation(logits, self.temperature, self.detach_teacher, self.divergence)
                 terms[f"{kind}_logits"] = gamma * self.lam * distilled
         return terms

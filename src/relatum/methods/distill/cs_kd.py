@@ -8,20 +8,18 @@ Sukmin Yun, Jongjin Park, Kimin Lee, Jinwoo Shin: Regularizing Class-Wise Predic
 CVPR 2020, Eq. (2).
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.types import Batch
 from relatum.losses.objectives import kl_divergence
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
+from relatum.methods.checks import at_least_zero, positive
+from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone
 
 
-class CSKD(Method):
+class CSKD(Classifying, pairing="same-class-pairs"):
     """Classify anchors, and hold their softened predictions to those for partners of the same class.
 
     The partners pass the backbone in a batch of their own, in training mode and without a gradient, as in the authors'
@@ -30,31 +28,24 @@ class CSKD(Method):
 
     Args:
         backbone: the network, with classes.
-        weight: of the divergence; 1 for CIFAR-100 and Tiny ImageNet, 3 for the fine-grained sets at batch size 32.
+        weight: weight of the divergence; 1 for CIFAR-100 and Tiny ImageNet, 3 for the fine-grained sets at batch
+            size 32.
         temperature: `T > 0`; its square keeps the size of the gradient independent of it.
 
     Raises:
         ValueError: for a backbone without classes, or options out of range.
     """
 
-    pairing: ClassVar[Pairing] = "same-class-pairs"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
     def __init__(self, backbone: Backbone, *, weight: float = 1.0, temperature: float = 4.0) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        require_weights({"weight": weight})
-        if not temperature > 0:
-            raise ValueError(f"the temperature is {temperature}; expected a positive number such as 4.")
-        self.weight = weight
-        self.temperature = temperature
+        self.weight = at_least_zero("weight", weight)
+        self.temperature = positive("the temperature", temperature, 4)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         anchors, partners = batch.views
-        logits = logits_of(self.backbone(anchors))
+        logits = class_logits(self.backbone(anchors))
         with torch.no_grad():
-            target = logits_of(self.backbone(partners))
+            target = class_logits(self.backbone(partners))
         return {
             "task": task_loss(logits, batch.labels[0]),
             "class": self.weight * kl_divergence(logits, target, self.temperature),

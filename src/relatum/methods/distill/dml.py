@@ -8,20 +8,18 @@ authors' code, one prediction serves all K losses and the networks step together
 paper averages; with K = 2 both are the same.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from relatum.core.types import Batch
 from relatum.losses.objectives import kl_divergence
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
+from relatum.methods.checks import at_least_zero
+from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone
 
 
-class DML(Method):
+class DML(Classifying, pairing="single"):
     """Train a backbone together with peers; the backbone is the first network, and what is exported.
 
     All networks share one optimizer: it steps each weight by its own gradient, so that they train as with an optimizer
@@ -31,20 +29,14 @@ class DML(Method):
         backbone: the network that the user keeps, with classes.
         peers: how many networks train beside it, `K - 1 >= 1`; each starts from its own random weights.
         peer: the name of the peers' network, with the stem of the backbone; none means the backbone's own.
-        weight: of the divergence from the peers, at temperature 1.
+        weight: weight of the divergence from the peers, at temperature 1.
 
     Raises:
         ValueError: for a backbone without classes, or options out of range.
     """
 
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
     def __init__(self, backbone: Backbone, *, peers: int = 1, peer: str | None = None, weight: float = 1.0) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        require_weights({"weight": weight})
         if peers < 1:
             raise ValueError(f"peers is {peers}; mutual learning needs at least 1 network beside the backbone.")
         # Built anew, not copied: networks that start alike have nothing to tell each other.
@@ -57,11 +49,11 @@ class DML(Method):
             )
             for _ in range(peers)
         )
-        self.weight = weight
+        self.weight = at_least_zero("weight", weight)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         images, labels = batch.views[0], batch.labels[0]
-        logits = [logits_of(network(images)) for network in (self.backbone, *self.peers)]
+        logits = [class_logits(network(images)) for network in (self.backbone, *self.peers)]
         task = [task_loss(z, labels) for z in logits]
         mutual = [self.weight * divergence for divergence in mutual_divergences(logits)]
         # Sums that leave the backbone's own terms out: its loss reaches no peer, not even with a gradient of zero.
@@ -71,6 +63,10 @@ class DML(Method):
             "peer_task": torch.stack(task[1:]).sum(),
             "peer_mutual": torch.stack(mutual[1:]).sum(),
         }
+
+    def predictions(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n k"]]:
+        """The logits of each peer: `peer1` and on."""
+        return {f"peer{i}": class_logits(peer(images)) for i, peer in enumerate(self.peers, 1)}
 
 
 def mutual_divergences(logits: list[Float[Tensor, "n k"]]) -> list[Float[Tensor, ""]]:

@@ -8,8 +8,6 @@ Thin Deep Nets. ICLR 2015, Eq. (3). The paper trains in two stages, first the st
 benchmark (Tian et al., ICLR 2020), where beta = 100 is from, joins both in one: the default.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,13 +15,12 @@ from torch.nn import functional as F
 
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, require_weights, same_size
+from relatum.methods.checks import at_least_zero, share
+from relatum.methods.distill.distiller import Distiller, same_size
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 
-class FitNet(Method):
+class FitNet(Distiller, pairing="single"):
     """Learn from a feature map of a frozen teacher.
 
     The regressor r is dropped after training.
@@ -31,24 +28,21 @@ class FitNet(Method):
     Args:
         backbone: the student, with classes.
         teacher: a trained network.
-        weight: `beta`, of the hint.
+        weight: `beta`, the weight of the hint.
         guided: the stage of the student that is guided, counted from 0 at the shallowest, or from -1 at the deepest.
         hint: the stage of the teacher that guides, counted likewise.
         rectify: end the regressor with a ReLU, as the benchmark does. It fits hints that come out of a ReLU, and
             cannot reach the negative values of pre-activation networks.
         hint_share: the share of all steps, at the start, that train by the hint alone; the hint is then dropped. The
-            weights behind the guided stage wait with a gradient of zero. 0 trains by all terms throughout.
-        task_weight: of the cross-entropy.
-        kd_weight: of the divergence from the teacher's logits.
-        temperature: of that divergence.
+            weights behind the guided stage wait without a gradient. 0 trains by all terms throughout.
+        task_weight: weight of the cross-entropy.
+        kd_weight: weight of the divergence from the teacher's logits.
+        temperature: temperature of that divergence.
 
     Raises:
         ValueError: for networks whose classes do not fit, a stage that does not exist, or options out of range.
     """
 
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
     progress: Float[Tensor, ""]
 
     def __init__(
@@ -65,16 +59,13 @@ class FitNet(Method):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        require_weights({"weight": weight})
-        if not 0 <= hint_share < 1:
-            raise ValueError(f"hint_share is {hint_share}; expected a share of the training in [0, 1) such as 0.3.")
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        self.weight = at_least_zero("weight", weight)
+        self.hint_share = share("hint_share", hint_share, 0.3, below_one=True)
         for name, stage, network in (("guided", guided, backbone), ("hint", hint, teacher)):
             count = len(network.stage_channels)
             if not -count <= stage < count:
                 raise ValueError(f"{name} is stage {stage}; {network.name} has the stages 0 to {count - 1}.")
-        self.teacher = Frozen(teacher)
         self.regressor = regressor(
             backbone.stage_channels[guided],
             teacher.stage_channels[hint],
@@ -82,21 +73,21 @@ class FitNet(Method):
             rectify,
         )
         self.register_buffer("progress", torch.zeros(()))
-        self.weight = weight
         self.guided = guided
         self.hint = hint
-        self.hint_share = hint_share
+        self.trains_in_phases = hint_share > 0
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        student, teacher = self.backbone(images), self.teacher(images)
-        terms = self.classification(student, teacher, labels)
+        student, teacher, labels = self.features(batch)
+        terms = self.class_terms(student, teacher, labels)
         hint = self.weight * hint_loss(self.regressor(student.stages[self.guided]), teacher.stages[self.hint])
-        if self.hint_share:
-            first = (self.progress < self.hint_share).to(hint.dtype)
-            terms = {name: (1 - first) * term for name, term in terms.items()}
-            hint = first * hint
-        return terms | {"hint": hint}
+        if not self.hint_share:
+            return terms | {"hint": hint}
+        # What waits has no gradient, not one of zero, which would let weight decay and momentum move it.
+        zero = torch.zeros_like(hint)
+        if self.progress < self.hint_share:
+            return dict.fromkeys(terms, zero) | {"hint": hint}
+        return terms | {"hint": zero}
 
     def after_step(self, progress: float) -> None:
         self.progress.fill_(progress)

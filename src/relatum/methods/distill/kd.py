@@ -5,19 +5,15 @@
 Geoffrey Hinton, Oriol Vinyals, Jeff Dean: Distilling the Knowledge in a Neural Network. 2015, Section 2.
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification
+from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 
-class KD(Method):
+class KD(Distiller, pairing="single"):
     """Learn from the logits of a frozen teacher.
 
     The defaults are those of the CIFAR-100 benchmark of Tian et al. (ICLR 2020); on ImageNet 0.5, 0.5 and T = 1 are
@@ -26,17 +22,13 @@ class KD(Method):
     Args:
         backbone: the student, with classes.
         teacher: a trained network with the same classes.
-        task_weight: `gamma`, of the cross-entropy.
-        kd_weight: `alpha`, of the divergence from the teacher.
+        task_weight: `gamma`, the weight of the cross-entropy.
+        kd_weight: `alpha`, the weight of the divergence from the teacher.
         temperature: `T > 0`; its square keeps the size of the gradient independent of it.
 
     Raises:
         ValueError: for networks whose classes do not fit, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -47,10 +39,7 @@ class KD(Method):
         kd_weight: float = 0.9,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        self.teacher = Frozen(teacher)
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        return self.classification(self.backbone(images), self.teacher(images), labels)
+        return self.class_terms(*self.features(batch))

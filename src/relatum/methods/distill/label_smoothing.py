@@ -6,19 +6,17 @@ Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens, Zbigniew Wo
 Architecture for Computer Vision. CVPR 2016, Section 7. It is the baseline that self-distillation has to beat.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes, task_loss
+from relatum.methods.checks import share
+from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone
 
 
-class LabelSmoothing(Method):
+class LabelSmoothing(Classifying, pairing="single"):
     """Classify with smoothed labels.
 
     Args:
@@ -29,17 +27,10 @@ class LabelSmoothing(Method):
         ValueError: for a backbone without classes, or an epsilon out of range.
     """
 
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
     def __init__(self, backbone: Backbone, *, epsilon: float = 0.1) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        if not 0 <= epsilon < 1:
-            raise ValueError(f"epsilon is {epsilon}; expected a share in [0, 1) such as 0.1.")
-        self.epsilon = epsilon
+        self.epsilon = share("epsilon", epsilon, 0.1, below_one=True)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        logits = logits_of(self.backbone(torch.cat(batch.views)))
+        logits = class_logits(self.backbone(torch.cat(batch.views)))
         return {"task": task_loss(logits, batch.labels.flatten(), self.epsilon)}

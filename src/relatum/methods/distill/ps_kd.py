@@ -11,8 +11,6 @@ that is done, not the epochs: here alpha grows with every step, from 0 to alpha_
 behind the published staircase and ends at the same value.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,13 +20,13 @@ from relatum.core.distributed import gather
 from relatum.core.precision import at_least_float32
 from relatum.core.types import Batch
 from relatum.losses.objectives import soft_cross_entropy
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes
+from relatum.methods.checks import share
+from relatum.methods.classifying import Classifying, class_logits
 from relatum.networks.backbones import Backbone
 from relatum.networks.memory import Bank
 
 
-class PSKD(Method):
+class PSKD(Classifying, pairing="single"):
     """Classify with targets that move from the labels towards the network's own past predictions.
 
     The predictions of all training images are part of the state: 4 bytes for each image and class on each device, 20 MB
@@ -43,24 +41,18 @@ class PSKD(Method):
         ValueError: for a backbone without classes, or options out of range.
     """
 
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
     progress: Float[Tensor, ""]
 
     def __init__(self, backbone: Backbone, *, num_samples: int, alpha: float = 0.8) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; expected a share in [0, 1] such as 0.8.")
         self.bank = Bank(num_samples, backbone.num_classes)
         self.register_buffer("progress", torch.zeros(()))
-        self.alpha = alpha
+        self.alpha = share("alpha", alpha, 0.8)
         self._seen: tuple[Tensor, Tensor] | None = None
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         index, labels = batch.index[0], batch.labels[0]
-        logits = logits_of(self.backbone(batch.views[0]))
+        logits = class_logits(self.backbone(batch.views[0]))
         target = refined_target(labels, self.bank(index), self.alpha * self.progress)
         self._seen = index, at_least_float32(logits.detach()).softmax(1)
         return {"task": soft_cross_entropy(logits, target)}

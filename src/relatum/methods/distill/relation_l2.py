@@ -11,22 +11,20 @@ are not negative. CORSD with networks that project each image before they are co
 Muzhou Yu et al.: CORSD: Class-Oriented Relational Self Distillation. ICASSP 2023, Section 3.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from relatum.core.precision import at_least_float32
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
+from relatum.methods.checks import positive
+from relatum.methods.classifying import Classifying, class_logits, require_stages, task_loss
 from relatum.methods.distill.corsd import relation_distillation
 from relatum.networks.backbones import Backbone
 from relatum.relations import Euclidean, unit
 
 
-class RelationL2(Method):
+class RelationL2(Classifying, pairing="triples"):
     """Let the distances of images at every stage follow those at the deepest.
 
     Args:
@@ -37,20 +35,10 @@ class RelationL2(Method):
         ValueError: for another weight, a backbone without classes, or one with a single stage.
     """
 
-    pairing: ClassVar[Pairing] = "triples"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
     def __init__(self, backbone: Backbone, *, beta: float = 0.01) -> None:
         super().__init__(backbone)
-        if not beta > 0:
-            raise ValueError(f"beta is {beta}; expected a positive weight such as 0.01.")
-        if not backbone.num_classes or len(backbone.stage_channels) < 2:
-            raise ValueError(
-                f"{backbone.name} has {backbone.num_classes} classes and {len(backbone.stage_channels)} stage(s); "
-                "expected a classifier with at least 2 stages, of which the last teaches the others."
-            )
-        self.beta = beta
+        require_stages(backbone)
+        self.beta = positive("beta", beta, 0.01)
         self.relation = Euclidean()
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -60,6 +48,6 @@ class RelationL2(Method):
             anchor, positive, negative = unit(at_least_float32(maps).mean((2, 3))).chunk(3)
             distances.append(-torch.stack([self.relation.matched(anchor, x) for x in (positive, negative)]))
         return {
-            "task": F.cross_entropy(features.logits, batch.labels.flatten()),
+            "task": task_loss(class_logits(features), batch.labels.flatten()),
             "relation": self.beta * relation_distillation(torch.stack(distances)),
         }

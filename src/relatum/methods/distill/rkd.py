@@ -12,7 +12,7 @@ here. They differ in the tuples: the code averages over all n^2 pairs and n^3 tr
 twice and cost nothing, which makes its terms (n - 1)/n and (n - 1)(n - 2)/n^2 times the paper's.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,9 @@ from torch.nn import functional as F
 from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, require_weights
+from relatum.methods.checks import at_least_zero
+from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 Tuples = Literal["distinct", "all"]
 """What is averaged over: tuples of distinct examples (the paper), or all of them (the authors' code)."""
@@ -35,26 +34,23 @@ TRIPLES = {"cpu": 2**18, "gpu": 2**24}
 """Whose angles are at hand at once: on a CPU what its cache holds (measured), on a GPU a guess."""
 
 
-class RKD(Method):
+class RKD(Distiller, pairing="single"):
     """Learn the geometry of a frozen teacher's embeddings.
 
     Args:
         backbone: the student, with classes.
         teacher: a trained network; its embedding may have another width.
-        distance_weight: `lambda_D`; 25 on CIFAR-100, 1 in metric learning.
-        angle_weight: `lambda_A`; 50 on CIFAR-100, 2 in metric learning. 0 saves the n^3 angles.
+        distance_weight: `lambda_D`, the weight of the distances; 25 on CIFAR-100, 1 in metric learning.
+        angle_weight: `lambda_A`, the weight of the angles; 50 on CIFAR-100, 2 in metric learning. 0 saves
+            the n^3 angles.
         tuples: `distinct` is the paper, `all` the authors' code.
-        task_weight: of the cross-entropy.
-        kd_weight: of the divergence from the teacher's logits.
-        temperature: of that divergence.
+        task_weight: weight of the cross-entropy.
+        kd_weight: weight of the divergence from the teacher's logits.
+        temperature: temperature of that divergence.
 
     Raises:
         ValueError: for networks whose classes do not fit, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,18 +64,14 @@ class RKD(Method):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        require_weights({"distance_weight": distance_weight, "angle_weight": angle_weight})
-        self.teacher = Frozen(teacher)
-        self.distance_weight = distance_weight
-        self.angle_weight = angle_weight
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        self.distance_weight = at_least_zero("distance_weight", distance_weight)
+        self.angle_weight = at_least_zero("angle_weight", angle_weight)
         self.tuples = tuples
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        student, teacher = self.backbone(images), self.teacher(images)
-        terms = self.classification(student, teacher, labels)
+        student, teacher, labels = self.features(batch)
+        terms = self.class_terms(student, teacher, labels)
         d_student, d_teacher = distances(gather(student.embedding)), distances(gather(teacher.embedding))
         if self.distance_weight:
             terms["distance"] = self.distance_weight * distance_loss(d_student, d_teacher, self.tuples)
@@ -181,8 +173,8 @@ class _AngleDifference(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if g is None else g * above for g in ctx.saved_tensors), None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if g is None else g * grad_output for g in ctx.saved_tensors), None
 
 
 @full_precision

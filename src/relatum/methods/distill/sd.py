@@ -20,7 +20,7 @@ same. Neither has the factor T^2, which keeps the size of the gradient independe
 (`temperature_squared=True`).
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -30,8 +30,8 @@ from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
 from relatum.losses.objectives import kl_divergence
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes, require_weights, task_loss
+from relatum.methods.checks import at_least_zero, positive, share
+from relatum.methods.classifying import Classifying, class_logits, require_stages, task_loss
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import StageClassifier
 
@@ -39,17 +39,17 @@ Hint = Literal["squared", "frobenius"]
 Exempt = Literal["none", "shallowest", "second-deepest"]
 
 
-class SD(Method):
+class SD(Classifying, pairing="single"):
     """Classify at every stage, and let the deepest classifier teach the others.
 
     Args:
         backbone: the network, with classes and at least two stages.
         alpha: the share of the deepest classifier in what the others learn from, in [0, 1]; the labels have the rest.
-        temperature: `T > 0`, of the distillation.
-        hint_weight: of the distance between embeddings; 0 builds no adapters. A public port has 1e-6 on the sum over
-            a batch of 128, which is 1.28e-4 here.
-        hint: that distance: squared, the mean over the batch of the squared length; or frobenius, the length of the
-            whole batch's difference, which grows with the root of the batch size.
+        temperature: `T > 0` of the distillation.
+        hint_weight: weight of the distance between embeddings; 0 builds no adapters. A public port has 1e-6 on the
+            sum over a batch of 128, which is 1.28e-4 here.
+        hint: distance between embeddings: squared, the mean over the batch of the squared length; or frobenius, the
+            length of the whole batch's difference, which grows with the root of the batch size.
         exempt: the stage whose embedding has no hint.
         temperature_squared: multiply the divergence by T^2.
         attention: weigh each map before it is classified.
@@ -57,10 +57,6 @@ class SD(Method):
     Raises:
         ValueError: for a backbone without classes or with a single stage, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,18 +71,8 @@ class SD(Method):
         attention: bool = True,
     ) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        require_weights({"hint_weight": hint_weight})
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; expected a share in [0, 1] such as 0.3.")
-        if not temperature > 0:
-            raise ValueError(f"the temperature is {temperature}; expected a positive number such as 3.")
+        require_stages(backbone)
         channels = backbone.stage_channels
-        if len(channels) < 2:
-            raise ValueError(
-                f"{backbone.name} has {len(channels)} stage(s); the deepest teaches the others: expected at least 2."
-            )
-
         self.classifiers = nn.ModuleList(
             StageClassifier(channels[i:], backbone.num_classes, attention=attention) for i in range(len(channels) - 1)
         )
@@ -94,16 +80,16 @@ class SD(Method):
         without = {"none": (), "shallowest": shallow[:1], "second-deepest": shallow[-1:]}[exempt]
         hinted = [i for i in shallow if i not in without] if hint_weight else []
         self.adapters = nn.ModuleDict({str(i): nn.Linear(channels[-1], backbone.embedding_dim) for i in hinted})
-        self.alpha = alpha
-        self.temperature = temperature
+        self.alpha = share("alpha", alpha, 0.3)
+        self.temperature = positive("the temperature", temperature, 3)
         self.logit_weight = alpha if temperature_squared else alpha / temperature**2
-        self.hint_weight = hint_weight
+        self.hint_weight = at_least_zero("hint_weight", hint_weight)
         self.hint = hint
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         labels = batch.labels[0]
         features = self.backbone(batch.views[0])
-        deepest = logits_of(features)
+        deepest = class_logits(features)
         shallow = [classifier(maps) for classifier, maps in zip(self.classifiers, features.stages)]
         task = torch.stack([task_loss(logits, labels) for _, logits in shallow])
         distilled = torch.stack([kl_divergence(logits, deepest, self.temperature) for _, logits in shallow])
@@ -119,6 +105,16 @@ class SD(Method):
             hints = torch.stack([hint_loss(embedding, target, self.hint) for embedding in adapted])
             terms["stage_hint"] = self.hint_weight * hints.sum()
         return terms
+
+    def predictions(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n k"]]:
+        """The logits of each stage's classifier, `stage1` the shallowest, and `ensemble`: their mean with the deepest.
+
+        The authors report all of them; the backbone's own classifier is the deepest, 4/4 in their tables.
+        """
+        features = self.backbone(images)
+        heads = [classifier(maps)[1] for classifier, maps in zip(self.classifiers, features.stages)]
+        ensemble = torch.stack([*heads, class_logits(features)]).mean(0)
+        return {f"stage{i}": logits for i, logits in enumerate(heads, 1)} | {"ensemble": ensemble}
 
 
 @full_precision

@@ -7,8 +7,6 @@ Frederick Tung, Greg Mori: Similarity-Preserving Knowledge Distillation. ICCV 20
 convolutional map. Rows are scaled by their Euclidean length, not by the sum of their magnitudes, as one port has it.
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,30 +14,22 @@ from torch.nn import functional as F
 from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, require_weights
+from relatum.methods.checks import at_least_zero
+from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 
-class SP(Method):
+class SP(Distiller, pairing="single"):
     """Learn which images a frozen teacher finds similar, in its deepest map.
 
     Args:
         backbone: the student, with classes.
         teacher: a trained network; its map may have any size.
-        weight: `gamma`.
-        task_weight: of the cross-entropy.
-        kd_weight: of the divergence from the teacher's logits.
-        temperature: of that divergence.
-
-    Raises:
-        ValueError: for networks whose classes do not fit, or options out of range.
+        weight: `gamma`, the weight of the similarity term.
+        task_weight: weight of the cross-entropy.
+        kd_weight: weight of the divergence from the teacher's logits.
+        temperature: temperature of that divergence.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -51,29 +41,19 @@ class SP(Method):
         kd_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__(backbone)
-        self.classification = Classification(backbone, teacher, task_weight, kd_weight, temperature)
-        require_weights({"weight": weight})
-        self.teacher = Frozen(teacher)
-        self.weight = weight
+        super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        self.weight = at_least_zero("weight", weight)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        student, teacher = self.backbone(images), self.teacher(images)
-        terms = self.classification(student, teacher, labels)
+        student, teacher, labels = self.features(batch)
         similarity = similarity_loss(gather(student.stages[-1]), gather(teacher.stages[-1]))
-        return terms | {"similarity": self.weight * similarity}
+        return self.class_terms(student, teacher, labels) | {"similarity": self.weight * similarity}
 
 
 @full_precision
-def similarities(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n n"]:
-    """The inner products of all maps of a batch, each row scaled to length one (Eq. 1 and 2)."""
-    rows = features.flatten(1)
-    return F.normalize(rows @ rows.T)
-
-
 def similarity_loss(
     student: Float[Tensor, "n _cs _hs _ws"], teacher: Float[Tensor, "n _ct _ht _wt"]
 ) -> Float[Tensor, ""]:
     """`|G_s - G_t|_F^2 / n^2` (Eq. 4): the mean over all pairs of images."""
-    return F.mse_loss(similarities(student), similarities(teacher))
+    gram_s, gram_t = (F.normalize(rows @ rows.T) for rows in (student.flatten(1), teacher.flatten(1)))
+    return F.mse_loss(gram_s, gram_t)

@@ -5,19 +5,15 @@
 There is no paper to name; recipes differ in schedule and augmentation only.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import logits_of, require_classes, task_loss
-from relatum.networks.backbones import Backbone
+from relatum.methods.classifying import Classifying, class_logits, task_loss
 
 
-class Supervised(Method):
+class Supervised(Classifying, pairing="single"):
     """Classify every image of the batch, whatever the number of views.
 
     Args:
@@ -27,14 +23,6 @@ class Supervised(Method):
         ValueError: for a backbone without classes.
     """
 
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone)
-        require_classes(backbone)
-
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        logits = logits_of(self.backbone(torch.cat(batch.views)))
+        logits = class_logits(self.backbone(torch.cat(batch.views)))
         return {"task": task_loss(logits, batch.labels.flatten())}

@@ -19,7 +19,7 @@ For K = 100 and T = 20 the target is 0.0105 at y and 0.0100 elsewhere; with m = 
 m = 100) this is label smoothing with epsilon = alpha, but for a constant.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -28,29 +28,25 @@ from torch import Tensor
 from relatum.core.precision import at_least_float32
 from relatum.core.types import Batch
 from relatum.losses.objectives import kl_divergence
-from relatum.methods.base import Method, Pairing
-from relatum.methods.distill.common import Classification, logits_of, require_classes, require_weights, task_loss
+from relatum.methods.checks import at_least_zero, positive, share
+from relatum.methods.classifying import Classifying, class_logits, task_loss
+from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
-from relatum.networks.memory import Frozen
 
 
-class TFKD(Method):
+class TFKD(Distiller, pairing="single"):
     """Learn from an earlier training of the same network: knowledge distillation with oneself.
 
     Args:
         backbone: the student, with classes.
         teacher: the same architecture, trained before; any network of the same classes will do.
         alpha: the share of the teacher in the loss, in [0, 1]; the labels have the rest.
-        temperature: `T > 0`; the authors have 6 for ResNet-18 and ResNet-50, 20 for others.
-        multiplier: of the teacher's share, at least 0; the paper has none, the code m / K.
+        temperature: `T > 0` of the divergence; the authors have 6 for ResNet-18 and ResNet-50, 20 for others.
+        multiplier: factor of the teacher's share, at least 0; the paper has none, the code m / K.
 
     Raises:
         ValueError: for networks whose classes do not fit, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -61,35 +57,28 @@ class TFKD(Method):
         temperature: float = 6.0,
         multiplier: float = 1.0,
     ) -> None:
-        super().__init__(backbone)
-        _require_share(alpha, multiplier)
-        self.classification = Classification(backbone, teacher, 1 - alpha, alpha * multiplier, temperature)
-        self.teacher = Frozen(teacher)
+        learned = share("alpha", alpha, 0.95) * at_least_zero("multiplier", multiplier)
+        super().__init__(backbone, teacher, 1 - alpha, learned, temperature)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        images, labels = batch.views[0], batch.labels[0]
-        return self.classification(self.backbone(images), self.teacher(images), labels)
+        return self.class_terms(*self.features(batch))
 
 
-class TFKDVirtual(Method):
+class TFKDVirtual(Classifying, pairing="single"):
     """Learn from a virtual teacher: nearly sure of the true class, and even about all others.
 
     Args:
         backbone: the network, with K > 1 classes.
         alpha: the share of the virtual teacher in the loss, in [0, 1]; the labels have the rest.
-        temperature: `T > 0`; the authors have 20 or 40.
+        temperature: `T > 0` of the divergence; the authors have 20 or 40.
         correct: `a`, the virtual teacher's probability of the true class, in (0, 1).
         form: paper, both sides have the temperature and the loss has its square; or code, the teacher is the softmax of
             its probabilities over T, and the student has no temperature.
-        multiplier: of the virtual teacher's share, at least 0; the paper has none, the code m / K.
+        multiplier: factor of the virtual teacher's share, at least 0; the paper has none, the code m / K.
 
     Raises:
         ValueError: for a backbone with fewer than two classes, or options out of range.
     """
-
-    pairing: ClassVar[Pairing] = "single"
-    needs_labels: ClassVar[bool] = True
-    classifies: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -102,23 +91,19 @@ class TFKDVirtual(Method):
         multiplier: float = 1.0,
     ) -> None:
         super().__init__(backbone)
-        require_classes(backbone)
-        _require_share(alpha, multiplier)
         if backbone.num_classes < 2:
             raise ValueError(f"{backbone.name} has 1 class; the virtual teacher needs at least one that is wrong.")
-        if not temperature > 0:
-            raise ValueError(f"the temperature is {temperature}; expected a positive number such as 20.")
         if not 0 < correct < 1:
             raise ValueError(f"correct is {correct}; expected a probability in (0, 1) such as 0.99.")
-        self.alpha = alpha
-        self.temperature = temperature
+        self.alpha = share("alpha", alpha, 0.1)
+        self.temperature = positive("the temperature", temperature, 20)
+        self.multiplier = at_least_zero("multiplier", multiplier)
         self.correct = correct
         self.form = form
-        self.multiplier = multiplier
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         labels = batch.labels[0]
-        logits = logits_of(self.backbone(batch.views[0]))
+        logits = class_logits(self.backbone(batch.views[0]))
         teacher = virtual_teacher(labels, logits.shape[1], self.correct, at_least_float32(logits).dtype)
         if self.form == "paper":
             divergence = kl_divergence(logits, teacher.log(), self.temperature)
@@ -145,9 +130,3 @@ def virtual_teacher(
     return torch.full((len(labels), num_classes), wrong, dtype=dtype, device=labels.device).scatter(
         1, labels[:, None], correct
     )
-
-
-def _require_share(alpha: float, multiplier: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; expected a share in [0, 1] such as 0.1.")
-    require_weights({"multiplier": multiplier})

@@ -1,0 +1,70 @@
+"""What every distillation from a frozen teacher is: its checks, its terms on the classifier, and maps of one size."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from relatum.core.types import Batch, Features
+from relatum.losses.objectives import kl_divergence
+from relatum.methods.checks import at_least_zero, positive
+from relatum.methods.classifying import Classifying, class_logits, task_loss
+from relatum.networks.backbones import Backbone
+from relatum.networks.memory import Frozen
+
+
+class Distiller(Classifying):
+    """A method that learns from a frozen teacher. Every one starts from the terms on the classifier:
+
+        task_weight CE(z_s, y) + kd_weight T^2 KL(softmax(z_t / T) || softmax(z_s / T))
+
+    A teacher without classes will do where `kd_weight` is 0; the second term is then left out.
+
+    Args:
+        backbone: the student, with classes.
+        teacher: the network that it learns from.
+        task_weight: weight of the cross-entropy with the classes, at least 0.
+        kd_weight: weight of the divergence from the teacher's logits z_t, at least 0.
+        temperature: `T > 0` of that divergence.
+
+    Raises:
+        ValueError: for a student without classes, a teacher with other classes, or options out of range.
+    """
+
+    def __init__(
+        self, backbone: Backbone, teacher: Backbone, task_weight: float, kd_weight: float, temperature: float
+    ) -> None:
+        super().__init__(backbone)
+        self.task_weight = at_least_zero("task_weight", task_weight)
+        self.kd_weight = at_least_zero("kd_weight", kd_weight)
+        self.temperature = positive("the temperature", temperature, 4)
+        if kd_weight and teacher.num_classes != backbone.num_classes:
+            raise ValueError(
+                f"the teacher {teacher.name} has {teacher.num_classes} classes and the student {backbone.name} has "
+                f"{backbone.num_classes}; their logits compare only where both were trained on the same classes: "
+                "choose another teacher, or kd_weight=0 where the method has other terms."
+            )
+        self.teacher = Frozen(teacher)
+
+    def features(self, batch: Batch) -> tuple[Features, Features, Int[Tensor, " n"]]:
+        """What student and teacher say of the images, and the classes."""
+        images = batch.views[0]
+        return self.backbone(images), self.teacher(images), batch.labels[0]
+
+    def class_terms(
+        self, student: Features, teacher: Features, labels: Int[Tensor, " n"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms on the classifier: `task`, and `kd` unless its weight is 0."""
+        logits = class_logits(student)
+        terms = {"task": self.task_weight * task_loss(logits, labels)}
+        if self.kd_weight:
+            terms["kd"] = self.kd_weight * kl_divergence(logits, class_logits(teacher), self.temperature)
+        return terms
+
+
+def same_size(
+    a: Float[Tensor, "n c h w"], b: Float[Tensor, "n _c _h _w"]
+) -> tuple[Float[Tensor, "n c _p _q"], Float[Tensor, "n _c _p _q"]]:
+    """Both maps at the smaller height and the smaller width of the two: the larger map is averaged."""
+    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
+    small_a, small_b = (x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (a, b))
+    return small_a, small_b

@@ -1,0 +1,125 @@
+"""The losses of the papers as loops over single numbers in float64, written from their equations.
+
+Arguments are nested lists or numpy arrays; nothing here imports the package.
+"""
+
+import itertools
+import math
+
+
+def softmax(z, temperature=1.0):
+    e = [math.exp(v / temperature) for v in z]
+    return [v / sum(e) for v in e]
+
+
+def softened(logits, temperature):
+    return [softmax(z, temperature) for z in logits]
+
+
+def cross_entropy(logits, labels, epsilon=0.0):
+    """With labels of which a share epsilon is spread over all classes."""
+    total = 0.0
+    for z, y in zip(logits, labels):
+        for c, p in enumerate(softmax(z)):
+            total -= ((1 - epsilon) * (c == y) + epsilon / len(z)) * math.log(p)
+    return total / len(logits)
+
+
+def divergence(targets, logits, temperature=1.0):
+    """KL of given distributions from softmax(logits / T), the mean over images, without the factor T^2."""
+    total = 0.0
+    for q, z in zip(targets, logits):
+        total += sum(a * math.log(a / b) for a, b in zip(q, softmax(z, temperature)) if a > 0)
+    return total / len(logits)
+
+
+def distillation(student, teacher, temperature):
+    """T^2 KL(softmax(z_t / T) || softmax(z_s / T)), Hinton et al. 2015."""
+    return temperature**2 * divergence(softened(teacher, temperature), student, temperature)
+
+
+def huber(x):
+    return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
+
+
+def rkd_distance(s, t, distinct):
+    n = len(s)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j or not distinct]
+
+    def psi(f):
+        d = {(i, j): math.sqrt(sum((f[i] - f[j]) ** 2)) for i, j in itertools.product(range(n), repeat=2)}
+        counted = [v for v in d.values() if v > 0]
+        mu = sum(counted) / len(counted)
+        return {pair: v / mu for pair, v in d.items()}
+
+    a, b = psi(s), psi(t)
+    return sum(huber(a[p] - b[p]) for p in pairs) / len(pairs)
+
+
+def rkd_angle(s, t, distinct):
+    triples = [x for x in itertools.product(range(len(s)), repeat=3) if len(set(x)) == 3 or not distinct]
+
+    def towards(f, i, j):
+        difference = f[i] - f[j]
+        return difference / max(math.sqrt(sum(difference**2)), 1e-12)
+
+    total = 0.0
+    for i, j, k in triples:
+        total += huber(sum(towards(s, i, j) * towards(s, k, j)) - sum(towards(t, i, j) * towards(t, k, j)))
+    return total / len(triples)
+
+
+def attention_transfer(stages_s, stages_t, squared):
+    total = 0.0
+    for a, b in zip(stages_s[::-1], stages_t[::-1]):
+        n, _, h, w = a.shape
+        for one, other in zip(a, b):
+            maps = [(m**2).mean(0).ravel() for m in (one, other)]
+            maps = [m / math.sqrt(sum(m**2)) for m in maps]
+            gap = sum((maps[0] - maps[1]) ** 2)
+            total += (gap if squared else math.sqrt(gap) / 2) / (h * w * n)
+    return total
+
+
+def similarity(map_s, map_t):
+    n = len(map_s)
+
+    def rows(f):
+        g = [[float((a * b).sum()) for b in f] for a in f]
+        return [[v / math.sqrt(sum(u * u for u in row)) for v in row] for row in g]
+
+    a, b = rows(map_s), rows(map_t)
+    return sum((a[i][j] - b[i][j]) ** 2 for i in range(n) for j in range(n)) / n**2
+
+
+def correlation(s, t, gamma, order):
+    n = len(s)
+
+    def kernel(f, i, j):
+        x = sum(f[i] * f[j]) / math.sqrt(sum(f[i] ** 2) * sum(f[j] ** 2))
+        return sum(math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) * x**p for p in range(order + 1))
+
+    return sum((kernel(s, i, j) - kernel(t, i, j)) ** 2 for i in range(n) for j in range(n)) / n**2
+
+
+def neighbor_products(s, t):
+    total = 0.0
+    for i in range(len(s) - 1):
+        for d in range(s.shape[1]):
+            total += abs(s[i, d] - t[i, d]) * abs(s[i + 1, d] - t[i + 1, d])
+    return total / (len(s) - 1)
+
+
+def hint_distance(shallow, deepest, frobenius):
+    """Of self-distillation: the mean squared distance, or the length of the whole batch's difference."""
+    squares = sum((a - b) ** 2 for f, g in zip(shallow, deepest) for a, b in zip(f, g))
+    return math.sqrt(squares) if frobenius else squares / len(shallow)
+
+
+def virtual_target(y, classes, temperature, correct, form):
+    """Of teacher-free distillation: softmax(log u / T) as in the paper, softmax(u / T) as in the code."""
+    u = [correct if c == y else (1 - correct) / (classes - 1) for c in range(classes)]
+    if form == "code":
+        return softmax(u, temperature)
+    powers = [v ** (1 / temperature) for v in u]
+    return [v / sum(powers) for v in powers]
