@@ -143,7 +143,12 @@ SMALL = {
     "resnet44": (44, (16, 16, 32, 64), "identity", 10, "0.66"),
     "resnet56": (56, (16, 16, 32, 64), "identity", 10, "0.85"),
     "resnet110": (110, (16, 16, 32, 64), "identity", 10, "1.7"),
-    "resnet8x4": (8, (32, 64, 128, 256), "projection", 100, "1.23"),  # Tian et al. 2020, Table 8
+    "resnet20_b": (20, (16, 16, 32, 64), "projection", 100, "0.28"),  # Tian et al. 2020, Table 8, as those below
+    "resnet32_b": (32, (16, 16, 32, 64), "projection", 100, "0.47"),
+    "resnet56_b": (56, (16, 16, 32, 64), "projection", 100, "0.86"),
+    "resnet110_b": (110, (16, 16, 32, 64), "projection", 100, "1.74"),
+    "resnet8x4": (8, (32, 64, 128, 256), "projection", 100, "1.23"),
+    "resnet14x4": (14, (32, 64, 128, 256), "projection", 100, "2.78"),  # ours
     "resnet32x4": (32, (32, 64, 128, 256), "projection", 100, "7.43"),
     "wrn_16_2": (16, (16, 32, 64, 128), "preactivation", 100, "0.70"),
     "wrn_40_1": (40, (16, 16, 32, 64), "preactivation", 100, "0.57"),
@@ -172,6 +177,10 @@ def test_small_networks_follow_their_definition(name: str) -> None:
     assert features.embedding.shape == (2, widths[-1])
     assert features.logits is not None
     assert features.logits.shape == (2, classes)
+
+
+def test_the_benchmarks_resnet20_has_the_weights_of_its_code() -> None:
+    assert weights(meta("resnet20_b", "cifar", num_classes=100)) == 278_324
 
 
 def test_the_other_shortcut_of_the_narrow_networks_costs_what_the_file_says() -> None:

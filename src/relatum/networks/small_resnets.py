@@ -3,9 +3,10 @@
 - `resnet8` ... `resnet110`: He et al., "Deep residual learning for image recognition" (2016), section 4.2: a 3x3
   convolution, three stages of 16, 32 and 64 channels at full, half and quarter size, identity shortcuts (option A).
 - `resnet8x4`, `resnet32x4`: the same with 32 channels in the first layer, stages of 64, 128 and 256 channels, and
-  projection shortcuts (option B): the wide pair of Tian et al., "Contrastive representation distillation" (2020).
-  Their benchmark (RepDistiller) has option B in the narrow networks too: `SmallResNet(20, shortcut="projection")`,
-  2,752 weights more.
+  projection shortcuts (option B): the wide pair of Tian et al., "Contrastive representation distillation" (2020);
+  `resnet14x4` stands between them, and is ours.
+- `resnet20_b`, `resnet32_b`, `resnet56_b`, `resnet110_b`: the narrow networks of their benchmark (RepDistiller), which
+  have option B too: 2,752 weights more.
 - `wrn_16_2`, `wrn_40_1`, `wrn_40_2`: Zagoruyko and Komodakis, "Wide residual networks" (2016), Table 1: depth and
   widening factor; pre-activation blocks, projection shortcuts taken after the activation.
 
@@ -167,6 +168,7 @@ def _stage(blocks: int, in_channels: int, out_channels: int, stride: int, shortc
     return nn.Sequential(*layers)
 
 
+_RESNET_B = partial(SmallResNet, shortcut="projection")
 _RESNET_X4 = partial(SmallResNet, widths=(32, 64, 128, 256), shortcut="projection")
 _WIDE_1 = partial(SmallResNet, widths=(16, 16, 32, 64), shortcut="preactivation")
 _WIDE_2 = partial(SmallResNet, widths=(16, 32, 64, 128), shortcut="preactivation")
@@ -179,7 +181,12 @@ SMALL_RESNETS: dict[str, Callable[..., SmallResNet]] = {
     "resnet44": partial(SmallResNet, 44),
     "resnet56": partial(SmallResNet, 56),
     "resnet110": partial(SmallResNet, 110),
+    "resnet20_b": partial(_RESNET_B, 20),
+    "resnet32_b": partial(_RESNET_B, 32),
+    "resnet56_b": partial(_RESNET_B, 56),
+    "resnet110_b": partial(_RESNET_B, 110),
     "resnet8x4": partial(_RESNET_X4, 8),
+    "resnet14x4": partial(_RESNET_X4, 14),
     "resnet32x4": partial(_RESNET_X4, 32),
     "wrn_16_2": partial(_WIDE_2, 16),
     "wrn_40_1": partial(_WIDE_1, 40),

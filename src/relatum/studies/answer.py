@@ -151,7 +151,7 @@ def _state(evidence: Evidence) -> list[str]:
     total = sum(map(len, evidence.cells.values()))
     done = sum(map(len, evidence.records.values()))
     lines = [] if done == total else [f"{done} of {total} runs are done; the others have no number here."]
-    if evidence.grid.study.baseline is not None:
+    if evidence.grid.baseline is not None:
         lines.append("mean ± standard deviation over seeds; the best is bold only where told apart from its baseline.")
     else:
         lines.append("mean ± standard deviation over seeds.")

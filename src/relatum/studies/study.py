@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from relatum.studies.trees import tree
 from relatum.studies.words import suggest
 
 Changes: TypeAlias = Mapping[str, Any]
@@ -98,7 +99,7 @@ class Scale:
     Attributes:
         about: what it is, in words, for people who read the table.
         changes: of every recipe of the study.
-        rows, columns, teachers: in the place of the study's, where the scale cannot have those.
+        rows, columns, teachers, baseline: in the place of the study's, where the scale cannot have those.
         seeds: of the grid.
         selection: what is chosen on held-out images first.
     """
@@ -108,6 +109,7 @@ class Scale:
     rows: Mapping[str, Changes] | None = None
     columns: Mapping[str, Changes] | None = None
     teachers: Mapping[str, Teacher] | None = None
+    baseline: str | Mapping[str, str] | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     selection: Selection | None = None
 
@@ -129,7 +131,7 @@ class Study:
         published: numbers of others.
         smaller: smaller numbers are better, as of seconds.
         curve: a measurement in the history of each run that the study follows over the epochs.
-        plot: a field whose values are the rows, for studies that are shown as a curve.
+        plot: fields of which each row changes one, for studies that are shown as curves of sensitivity.
         pictures: the picture of each run that is the answer, such as `stages.png`.
         notes: what a reader of the answer must know.
     """
@@ -146,7 +148,7 @@ class Study:
     published: tuple[Published, ...] = ()
     smaller: bool = False
     curve: str = ""
-    plot: str = ""
+    plot: tuple[str, ...] = ()
     pictures: str = ""
     notes: tuple[str, ...] = ()
 
@@ -166,6 +168,7 @@ class Study:
             rows=self.rows if found.rows is None else found.rows,
             columns=self.columns if found.columns is None else found.columns,
             teachers=self.teachers if found.teachers is None else found.teachers,
+            baseline=self.baseline if found.baseline is None else found.baseline,
             seeds=found.seeds,
             selection=found.selection,
         )
@@ -181,6 +184,7 @@ class Grid:
     rows: Mapping[str, Changes]
     columns: Mapping[str, Changes]
     teachers: Mapping[str, Teacher]
+    baseline: str | Mapping[str, str] | None
     seeds: tuple[int, ...]
     selection: Selection | None = None
 
@@ -200,9 +204,20 @@ class Grid:
 
     def baseline_of(self, row: str) -> str | None:
         """The row that `row` is compared with; None for a baseline itself."""
-        given = self.study.baseline
+        given = self.baseline
         found = given if isinstance(given, str) or given is None else given.get(row)
         return None if found == row else found
+
+    def sensitivity(self, name: str) -> dict[Any, str]:
+        """For a field of the study's `plot`: its values in ascending order, and the row of each.
+
+        The baseline stands at the value of the recipe.
+        """
+        found = {row: changes[name] for row, changes in self.rows.items() if name in changes}
+        if isinstance(self.baseline, str):
+            recipe = self.rows[self.baseline].get("recipe", self.study.recipe)
+            found.setdefault(self.baseline, tree(recipe)[name])
+        return {value: row for row, value in sorted(found.items(), key=lambda item: item[1])}
 
     def published(self, row: str, column: str, metric: str) -> tuple[float, Published] | None:
         """The number that others printed for a cell of the paper's scale."""
