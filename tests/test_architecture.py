@@ -18,7 +18,7 @@ FLOORS = (
     {"recipes", "reports"},
     {"training"},
     {"studies"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 """From the ground up. A room may import its own floor and those below; `relatum` itself holds only lazy names."""
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from relatum import cli
+from relatum.cli.arguments import free
 from relatum.networks.export import load_encoder
 from relatum.recipes.recipe import from_yaml, to_yaml
 from relatum.reports.records import read_record
@@ -190,10 +191,10 @@ def test_version(monkeypatch, capsys):
 
 
 def test_runs_are_numbered_not_overwritten(tmp_path):
-    assert cli._free(tmp_path / "demo") == tmp_path / "demo"
+    assert free(tmp_path / "demo") == tmp_path / "demo"
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
-    assert cli._free(tmp_path / "demo") == tmp_path / "demo-3"
+    assert free(tmp_path / "demo") == tmp_path / "demo-3"
 
 
 def test_the_console_script_is_installed():

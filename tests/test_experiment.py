@@ -19,9 +19,8 @@ from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import Heads, LinearProbe
 from relatum.evaluation.tsne import tsne
 from relatum.measurement.measurer import Measurer, evaluating
-from relatum.methods import METHODS
 from relatum.networks.backbones import Backbone
-from relatum.recipes import RECIPES, SETTINGS, building
+from relatum.recipes import building
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
 from relatum.reports import figures
 from relatum.training import loop as training
@@ -368,94 +367,3 @@ def test_the_verb_prints_a_table_and_writes_it(monkeypatch, capsys, tmp_path):
     found = json.loads(out.read_text())
     assert found["images"] == 12
     assert found["side"]["parameters"] == found["baseline"]["parameters"]
-
-
-# Recipes of distillation
-
-
-def distillation() -> dict[str, Recipe]:
-    return {name: make() for name, make in RECIPES.items() if make.__module__ == "relatum.recipes.distill"}
-
-
-def test_methods_are_compared_under_one_recipe():
-    """All but the teacher, and the recipes of other data sets, differ in the method alone."""
-    compared = [r for r in distillation().values() if r.data.source == "cifar100" and r.name != "teacher"]
-    assert len(compared) == 22
-    for recipe in compared:
-        assert dataclasses.replace(compared[0], name=recipe.name, method=recipe.method) == recipe
-    covered = {recipe.method.name for recipe in compared}
-    assert covered == {name for name, method in METHODS.items() if method.needs_labels and name != "supcon"}
-
-
-def test_rows_of_table_4_switch_terms_off():
-    recipes = distillation()
-    weights = {
-        name: tuple(bool(getattr(recipes[name].method, w)) for w in ("alpha", "beta", "gamma_p", "gamma_n", "sigma"))
-        for name in ("corsd", "corsd-rn", "corsd-rn-ac", "corsd-ld")
-    }
-    assert weights == {
-        "corsd": (True, True, True, True, True),
-        "corsd-rn": (True, True, False, False, False),
-        "corsd-rn-ac": (True, True, True, True, False),
-        "corsd-ld": (False, False, False, False, True),
-    }
-    assert recipes["corsd-paper-widths"].method.width is None
-    assert [recipes[f"corsd-{r}"].method.relation for r in ("l2", "jaccard")] == ["euclidean", "jaccard"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "epochs", "batch_sizes", "rates"),
-    [
-        ("one-cycle-100", 100, (129, 129), {0: 0.004, 30: 0.1, 99.999: 0.0}),
-        ("step-200", 200, (128, 129), {0.5: 0.05, 59: 0.1, 61: 0.02, 121: 0.004, 161: 0.0008}),
-        ("step-240", 240, (64, 63), {0: 0.05, 149: 0.05, 151: 0.005, 181: 0.0005, 211: 0.00005}),
-    ],
-    ids=["one-cycle-100", "step-200", "step-240"],
-)
-def test_settings_are_the_published_ones(setting, epochs, batch_sizes, rates):
-    from relatum.core.schedules import learning_rate
-
-    for name, batch_size in zip(("kd", "corsd"), batch_sizes):
-        before = RECIPES[name]()
-        recipe = SETTINGS[setting](before)
-        assert recipe.name == f"{name}-{setting}"
-        assert (recipe.train.epochs, recipe.data.batch_size) == (epochs, batch_size)
-        optim = recipe.optim
-        assert (optim.name, optim.momentum, optim.weight_decay) == ("sgd", 0.9, 5e-4)
-        for epoch, rate in rates.items():
-            factor = learning_rate(
-                epoch / epochs,
-                optim.schedule,
-                warmup=optim.warmup_epochs / epochs,
-                milestones=tuple(m / epochs for m in optim.milestones),
-                gamma=optim.gamma,
-            )
-            assert optim.lr * factor == pytest.approx(rate, rel=1e-3, abs=1e-6)
-        assert (recipe.method, recipe.model, recipe.data.view) == (before.method, before.model, before.data.view)
-
-
-def test_the_default_setting_is_one_cycle():
-    recipe = RECIPES["corsd"]()
-    assert dataclasses.replace(SETTINGS["one-cycle-100"](recipe), name="corsd") == recipe
-
-
-def test_settings_are_words_of_the_command_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["relatum", "show", "sp", "step-240", "--model.name", "resnet20"])
-    cli.main()
-    printed = capsys.readouterr().out
-    assert "name: sp-step-240\n" in printed
-    assert "epochs: 240\n" in printed
-    assert "name: resnet20\n" in printed
-    monkeypatch.setattr("sys.argv", ["relatum", "show", "sp", "step-24"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "there is no setting 'step-24'; expected one of one-cycle-100, step-200, step-240" in capsys.readouterr().err
-
-
-def test_large_images_have_the_papers_batches():
-    recipes = distillation()
-    for name in ("imagenet-supervised", "imagenet-corsd", "cub200-supervised", "cub200-corsd"):
-        recipe = recipes[name]
-        assert (recipe.model.stem, recipe.data.view.size, recipe.data.view.crop) == ("imagenet", 224, "resized")
-        assert recipe.data.batch_size == (255 if name.startswith("imagenet") else 129)
-        assert recipe.model.pretrained is name.startswith("cub200")

@@ -103,7 +103,7 @@ def test_paths_exist(path):
 
 
 def test_recipes_that_are_named_exist():
-    from relatum.recipes import RECIPES
+    from relatum.recipes.catalog import RECIPES
 
     named = re.findall(r"relatum (?:train|show) ([a-z][\w-]*)", README)
     assert set(named) <= set(RECIPES)

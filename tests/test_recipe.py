@@ -1,76 +1,14 @@
-"""Recipes: whole round trips, derived options, and errors that say which field is wrong."""
+"""Recipes: trees of fields, strict reading, and errors that say which field is wrong."""
 
 import dataclasses
-import inspect
-import re
+import time
 
 import pytest
 import torch
 
 from relatum.core.schedules import cosine, learning_rate
-from relatum.methods import METHODS
-from relatum.networks.backbones import Backbone
-from relatum.recipes import RECIPES
-from relatum.recipes.recipe import (
-    RELATIONS,
-    Optim,
-    Recipe,
-    build_method,
-    difference,
-    from_dict,
-    from_yaml,
-    options,
-    options_of,
-    to_dict,
-    to_yaml,
-)
-
-recipes = pytest.mark.parametrize("name", RECIPES)
-
-
-@recipes
-def test_yaml_round_trip(name):
-    recipe = RECIPES[name]()
-    assert from_yaml(to_yaml(recipe)) == recipe
-    assert from_dict(to_dict(recipe)) == recipe
-
-
-@recipes
-def test_a_recipe_is_called_what_its_run_folder_is_called(name):
-    assert RECIPES[name]().name == name
-
-
-@recipes
-def test_docstrings_promise_source_command_cost_and_number(name):
-    text = inspect.getdoc(RECIPES[name])
-    for promise in ("Source:", "Command:", "Cost:", "Expected:"):
-        assert promise in text
-    command = re.search(r"Command: relatum train (\S+)", text)
-    assert command
-    assert command.group(1) == name
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_options_mirror_the_constructor(name):
-    signature = inspect.signature(METHODS[name].__init__)
-    expected = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "num_samples"]
-    fields = {f.name: f for f in dataclasses.fields(options_of(name))}
-    assert list(fields) == ["name", *expected]
-    documented = inspect.getdoc(METHODS[name])
-    for option in expected:
-        assert re.search(rf"^\s+{option}[,:( ]|, {option}[,:]", documented, re.M), f"{name}.{option} is not documented"
-
-
-def test_relations_of_recipes_become_relations():
-    method = build_method(
-        options("simclr", relation="jaccard-signed", alphas=(0.25, 0.25)),
-        Backbone("resnet8", stem="cifar"),
-        num_samples=10,
-        load_teacher=lambda path: pytest.fail("SimCLR has no teacher"),
-    )
-    assert [t.name for t in method.terms] == ["cosine1", "cosine2", "jaccard"]
-    assert method.terms[-1].relation.measure == "signed"
-    assert set(RELATIONS) == {"cosine", "euclidean", "jaccard", "jaccard-signed", "tanimoto"}
+from relatum.recipes.catalog import RECIPES
+from relatum.recipes.recipe import Optim, Recipe, difference, from_dict, from_yaml, options, read, to_dict, to_yaml
 
 
 def changed(path: str, value) -> dict:
@@ -99,6 +37,28 @@ def changed(path: str, value) -> dict:
         ("train.devices", 3, r"batch_size 64 cannot be shared by train\.devices 3"),
         ("trian", {}, r"no field trian; did you mean train"),
         ("evaluation.knn.k", 0, r"k=0"),
+        ("method.temperature", "warm", r"method\.temperature: .*number.*'warm'"),
+        ("method.name", {"a": 1}, r"method\.name is a dict; expected one of at, "),
+        ("method.temperature", float("nan"), r"method\.temperature is nan; expected a finite number"),
+        ("train.epochs", True, r"train\.epochs is true; expected a whole number"),
+        ("train.epochs", 10**21, r"train\.epochs is a number of 22 digits"),
+        ("train.epochs", 10**9, r"train\.epochs is 1000000000; expected at most 1,000,000"),
+        ("train.seed", 10**21, r"train\.seed is a number of 22 digits"),
+        ("train.compile", 1, r"train\.compile is 1; expected true or false"),
+        ("optim.milestones", [True], r"optim\.milestones is true"),
+        ("optim.lr", float("inf"), r"optim\.lr is inf; expected a finite number.*--optim\.lr"),
+        ("optim.warmup_epochs", float("inf"), r"optim\.warmup_epochs is inf; expected a finite number"),
+        ("optim.warmup_epochs", 99, r"optim\.warmup_epochs is 99\.0; expected at most train\.epochs, 20"),
+        ("optim.warmup_epochs", -1, r"optim\.warmup_epochs is -1\.0; expected at least 0"),
+        ("optim.momentum", float("nan"), r"optim\.momentum is nan; expected a finite number"),
+        ("optim.momentum", 1.5, r"optim\.momentum is 1\.5; expected at most 1"),
+        ("optim.gamma", float("inf"), r"optim\.gamma is inf"),
+        ("optim.milestones", [9, 3], r"optim\.milestones is \(9\.0, 3\.0\); expected epochs above 0, each larger"),
+        ("optim.milestones", [3, 3], r"optim\.milestones is \(3\.0, 3\.0\)"),
+        ("optim.milestones", [-3, 3], r"optim\.milestones is \(-3\.0, 3\.0\)"),
+        ("optim.milestones", [3, float("nan")], r"optim\.milestones is nan; expected a finite number"),
+        ("data.train_images", 0, r"data\.train_images is 0; expected at least 1"),
+        ("name", "x" * 100_000, r"name is 'x+\.\.\.x+'|name is 'x"),
     ],
 )
 def test_errors_name_the_field_and_the_remedy(path, value, message):
@@ -110,13 +70,6 @@ def test_errors_name_the_field_and_the_remedy(path, value, message):
 def test_what_is_no_recipe_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         from_yaml(text)
-
-
-def test_unknown_options_and_methods_are_refused():
-    with pytest.raises(ValueError, match=r"no option 'temp'; did you mean temperature"):
-        options("simclr", temp=0.1)
-    with pytest.raises(ValueError, match=r"no method 'simcl'; did you mean simclr"):
-        options("simcl")
 
 
 def test_difference_names_the_fields():
@@ -160,3 +113,80 @@ def test_one_cycle_is_torchs():
 def test_unknown_schedule():
     with pytest.raises(ValueError, match="expected constant, cosine"):
         learning_rate.__wrapped__(0.5, "linear") if hasattr(learning_rate, "__wrapped__") else learning_rate(0.5, "x")
+
+
+# Names and texts
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../../x",
+        "/tmp/x",
+        "a/b",
+        "a\\b",
+        "C:x",
+        " a",
+        "a ",
+        "a\nb",
+        "a\0b",
+        "-x",
+        "x" * 201,
+        "*",
+        "é" * 101,
+    ],
+)
+def test_a_name_is_one_plain_file_name(name):
+    with pytest.raises(ValueError, match=r"name is .*one plain file name.*--run DIR"):
+        dataclasses.replace(RECIPES["demo"](), name=name)
+
+
+@pytest.mark.parametrize("name", ["demo", "kd-step-240", "a.b", "Größe 2", "3", "x" * 200])
+def test_plain_names_are_taken(name):
+    assert dataclasses.replace(RECIPES["demo"](), name=name).name == name
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, levels)]
+    return "\n".join([*lines, f"name: *a{levels - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb(8), "found the alias or anchor 'a0'"),
+        ("name: a\nname: b", "found 'name' twice"),
+        ("name: a\noptim: {lr: 1, lr: 2}", "found 'lr' twice"),
+        ("1: 2", "found the key 1; expected the name of a field"),
+        ("{[1, 2]: 3}", "found the key a list"),
+        ("a: " + "[" * 5000, "nested too deeply|no YAML"),
+        ("x" * 1_000_001, r"1,000,001 characters; expected a recipe"),
+        ("!!python/object/apply:os.system [echo]", "no YAML that a recipe can be"),
+        ("name: " + "1" * 5000, "cannot be read"),
+    ],
+    ids=["bomb", "twice", "twice-inside", "number", "list", "deep", "long", "code", "digits"],
+)
+def test_texts_that_no_recipe_has_are_refused_at_once(text, message):
+    start = time.process_time()
+    with pytest.raises(ValueError, match=message) as refused:
+        from_yaml(text)
+    assert len(str(refused.value)) < 1000
+    assert time.process_time() - start < 2
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ValueError, match=r"no text in UTF-8 .*at byte 6"):
+        read(file)
+
+
+def test_names_in_any_script_round_trip(tmp_path):
+    recipe = dataclasses.replace(RECIPES["demo"](), name="数字")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(to_yaml(recipe), encoding="utf-8")
+    assert read(file) == recipe

@@ -1,4 +1,4 @@
-"""`relatum study`: run what a study lacks, on any engine, and tell its answer."""
+"""Run what a study lacks, on any engine, and tell its answer."""
 
 import argparse
 import sys
@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from relatum.studies.executor import Outcome
     from relatum.studies.plan import Cell, Plan
 
+USAGE = "[NAME] [--scale cpu] [--over FIELD=V,V] [--seeds 0-5] [--jobs N] [--dry-run]"
 
-def study(args: Sequence[str]) -> None:
+
+def run(args: Sequence[str]) -> None:
     """NAME [--scale cpu] [--seeds 0-5] [--jobs N] [--dry-run] ...: run a study, or any grid of a recipe's settings."""
     chosen = _parser().parse_args(args)
     if not chosen.name:
@@ -45,7 +47,7 @@ def study(args: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="relatum study", description=study.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="relatum study", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("name", nargs="?", default="", help="a study, or a recipe with --over; without it, all studies are listed")
     add("--scale", default="cpu", help="paper, gpu or cpu")

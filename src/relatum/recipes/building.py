@@ -19,7 +19,8 @@ from relatum.measurement.measurer import SPLIT_SEED, Measurer, Precision
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder
-from relatum.recipes.recipe import Recipe, build_method
+from relatum.recipes.options import build_method
+from relatum.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 

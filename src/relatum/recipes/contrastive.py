@@ -1,177 +1,194 @@
-"""Contrastive learning without labels on CIFAR (32 pixels): the first paper's methods and those it is compared with.
+"""Contrastive learning without labels: the first paper's methods and those it is compared with, on 32 pixels.
 
-All share one budget and one setting, the careful public implementation's for SimCLR on CIFAR-10 (ResNet-18, batch 512,
-SGD 0.03 per 256 images, weight decay 5e-4, cosine), so that the method is what differs. The paper itself has ResNet-50,
-500 epochs and a constant rate of 1e-3: the recipes `paper-*`, which nobody has yet run with this library. Its numbers
-were the best over epochs and temperatures; ours are of the last epoch.
+All of `SHARED` but moco-cifar have one budget and one setting, the careful public implementation's for SimCLR on
+CIFAR-10 (ResNet-18, batch 512, SGD 0.03 per 256 images, weight decay 5e-4, cosine), so that the method is what differs.
+`PAPER` is the paper's own protocol: ResNet-50, 500 epochs, a constant rate of 1e-3, SimCLR's augmentation, a measurement after each
+epoch. Its numbers were the best over epochs and temperatures; ours are of the last epoch.
+
+Numbers of 50,000 images come from 50,000 images: nothing is held out here. Whoever chooses something (a temperature, a
+weight) chooses with `--data.validation 0.1` first, and trains on all images then.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from relatum.data.views import ContrastiveView
-from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
+from relatum.recipes.entry import Entry, Number, named
+from relatum.recipes.options import options, options_of
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train
 
-_CIFAR = Recipe(
+_SHARED = Recipe(
     name="simclr",
     method=options("simclr", temperature=0.5),
     model=Model(name="resnet18", stem="cifar"),
-    data=Data(source="cifar10", batch_size=512, view=ContrastiveView(size=32, min_scale=0.2, grayscale=0.1)),
+    data=Data(
+        source="cifar10", validation=0.0, batch_size=512, view=ContrastiveView(size=32, min_scale=0.2, grayscale=0.1)
+    ),
     optim=Optim(name="sgd", lr=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine"),
     train=Train(epochs=100),
     evaluation=Evaluation(every=5),
 )
+_PAPER = replace(
+    _SHARED,
+    model=Model(name="resnet50", stem="cifar"),  # Section 3: "We use ResNet-50 as the backbone for all models"
+    # Section 3: batches of 512, "the same set of augmentation methods as SimCLR": scale 0.08 to 1, gray 0.2, no blur.
+    data=replace(_SHARED.data, view=ContrastiveView(size=32)),
+    optim=Optim(name="adam", lr=1e-3, weight_decay=0.0, schedule="constant"),  # "a constant learning rate 10^-3"
+    train=Train(epochs=500),  # "500 epochs on both CIFAR-10 and CIFAR-100 datasets"
+    evaluation=Evaluation(every=1),  # "we fix the encoder after each training epoch and apply the k-NN"
+)
+# Eq. (4) has one temperature for all three terms, and weights that the paper does not give: equal ones are ours.
+_THREE_TERMS: dict[str, Any] = {"relation": "jaccard", "alphas": (1 / 3, 1 / 3)}
+# MoCo's CIFAR demonstration, apart from its head, its groups and its reduction.
+_DEMONSTRATION: dict[str, Any] = {"temperature": 0.1, "queue_size": 4096, "momentum": 0.99}
+# MoCo v2's head of two layers without batch norm: the paper's projector is "a 2-layer fully connected neural network".
+_PAPER_MOCO: dict[str, Any] = {**_DEMONSTRATION, "key_splits": 8, "layers": 2, "projector_norm": False}
 
 
-def cifar_simclr() -> Recipe:
-    """SimCLR with the cosine.
-
-    Source: Chen et al. 2020; settings of a public CIFAR-10 implementation (see the module).
-    Command: relatum train simclr
-    Cost: 100 epochs of ResNet-18: not yet measured on a GPU by us; days on a processor (see results/ for small runs).
-    Expected: k-NN 83, linear 85 on CIFAR-10, as published by that implementation; not yet confirmed by us.
-    """
-    return _CIFAR
+def _with(method: str, base: Recipe = _SHARED, **chosen: Any) -> Recipe:
+    return replace(base, method=options_of(method)(**chosen))
 
 
-def cifar_simclr_jaccard() -> Recipe:
-    """SimCLR with the paper's three terms: the cosine in each of two spaces, and the Jaccard index across them.
-
-    Source: Jiang et al. 2022, Eq. (4). The paper gives no weights; equal ones are ours.
-    Command: relatum train simclr-jaccard
-    Cost: that of simclr, plus 1 to 2 %.
-    Expected: the paper reports 88.6 (k-NN) and 91.8 (linear) on CIFAR-10 with ResNet-50 and 500 epochs.
-    """
-    method = options("simclr", relation="jaccard", temperature=0.2, alphas=(1 / 3, 1 / 3), cosine_temperature=0.5)
-    return replace(_CIFAR, name="simclr-jaccard", method=method)
+def _table_2(*values: float) -> tuple[Number, ...]:
+    """k-NN and linear on CIFAR-10, CIFAR-100 and Tiny-ImageNet, as Table 2 lists them."""
+    sets = ("CIFAR-10", "CIFAR-100", "Tiny-ImageNet")
+    what = [f"{metric} on {data}" for data in sets for metric in ("k-NN", "linear")]
+    source = "Table 2 of Jiang et al. 2022, the best epoch and temperature"
+    return tuple(Number(value, name, source) for name, value in zip(what, values, strict=True))
 
 
-def cifar_moco() -> Recipe:
-    """MoCo v2 with the cosine, symmetric.
+_DKOBAK = "README of dkobak/simclr-cifar10, 100 epochs, three runs"
+_LIGHTLY = "lightly's CIFAR-10 benchmark, 200 epochs in batches of 128, its best epoch on the test set"
 
-    Source: He et al. 2020, Chen et al. 2020; queue, momentum and temperature of MoCo's CIFAR demonstration.
-    Command: relatum train moco
-    Cost: about 1.3 times simclr.
-    Expected: k-NN 85.3 on CIFAR-10 after 200 epochs (the demonstration); not confirmed by us.
-    """
-    method = options("moco", temperature=0.1, queue_size=4096, momentum=0.99, symmetric=True)
-    return replace(_CIFAR, name="moco", method=method)
+SHARED = named(
+    "without labels, on CIFAR (one budget for all)",
+    {
+        "simclr": Entry(
+            "SimCLR with the cosine.",
+            _SHARED,
+            source="Chen et al. 2020; settings of dkobak/simclr-cifar10.",
+            cost="100 epochs of ResNet-18; 20 minutes on an A100 in that implementation, not measured by us.",
+            published=(Number(83.2, "k-NN (k=10)", _DKOBAK), Number(85.6, "linear", _DKOBAK)),
+        ),
+        "simclr-jaccard": Entry(
+            "SimCLR with the cosine in each of two spaces, and the Jaccard index across them.",
+            _with("simclr", temperature=0.5, **_THREE_TERMS),
+            source="Jiang et al. 2022, Eq. (4), with one temperature, that of simclr; equal weights are ours.",
+            cost="that of simclr, plus 1 to 2 %.",
+        ),
+        "moco": Entry(
+            "MoCo v2 with the cosine, symmetric.",
+            _with("moco", symmetric=True, **_DEMONSTRATION),
+            source="He et al. 2020, Chen et al. 2020; queue, momentum and temperature of MoCo's CIFAR demonstration. "
+            "Unlike it: a projector of two layers with batch norm, the mean of both directions, 4 groups, and the "
+            "views and the epochs of simclr. moco-cifar has its own settings.",
+            cost="about 1.3 times simclr.",
+        ),
+        "moco-jaccard": Entry(
+            "MoCo v2 with the three terms of Eq. (4).",
+            _with("moco", symmetric=True, **_DEMONSTRATION, **_THREE_TERMS),
+            source="Jiang et al. 2022, Eq. (4), with one temperature, that of moco; equal weights are ours.",
+            cost="that of moco.",
+        ),
+        "moco-cifar": Entry(
+            "MoCo as in its authors' demonstration on CIFAR-10, with its own views and 200 epochs.",
+            replace(
+                _with(
+                    "moco",
+                    symmetric=True,
+                    symmetric_loss="sum",
+                    key_splits=8,
+                    layers=1,
+                    projector_norm=False,
+                    **_DEMONSTRATION,
+                ),
+                data=replace(_SHARED.data, view=ContrastiveView(size=32)),
+                train=Train(epochs=200),
+            ),
+            source="the CIFAR demonstration of the authors of He et al. 2020, symmetric: a linear head, the sum of "
+            "both directions, 8 groups, scale 0.08 to 1 and gray 0.2. It divides by 0.20 where the deviation of the "
+            "pixels, and ours, is 0.25.",
+            cost="about 2.6 times simclr.",
+            published=(Number(85.3, "k-NN", "MoCo's CIFAR demonstration, 200 epochs, symmetric"),),
+        ),
+        "byol": Entry(
+            "BYOL: predict the projection of a slowly moving copy, without negatives.",
+            _with("byol"),
+            source="Grill et al. 2020.",
+            cost="about 1.3 times simclr.",
+            published=(Number(86.9, "k-NN", _LIGHTLY),),
+        ),
+        "simsiam": Entry(
+            "SimSiam: BYOL without the copy.",
+            _with("simsiam", layers=2),
+            source="Chen and He 2021.",
+            cost="that of simclr.",
+            published=(Number(81.9, "k-NN", _LIGHTLY),),
+        ),
+        "debiased": Entry(
+            "SimCLR with the debiased contrastive loss.",
+            _with("debiased", class_prior=0.1),
+            source="Chuang et al. 2020, with the class prior 0.1 of CIFAR-10.",
+            cost="that of simclr.",
+        ),
+    },
+)
 
+SUPERVISED_CONTRAST = named(
+    "with labels, on CIFAR",
+    {
+        "supcon": Entry(
+            "SupCon: all images of a class attract, the bound for those without labels.",
+            _with("supcon", temperature=0.1),
+            source="Khosla et al. 2020.",
+            cost="that of simclr.",
+            published=(Number(96.0, "linear", "README of SupContrast, ResNet-50, batch 1024, 1000 epochs"),),
+        ),
+    },
+)
 
-def cifar_moco_jaccard() -> Recipe:
-    """MoCo v2 with the paper's three terms.
-
-    Source: Jiang et al. 2022, Eq. (4).
-    Command: relatum train moco-jaccard
-    Cost: that of moco.
-    Expected: the paper reports 85.1 (k-NN) and 90.2 (linear) on CIFAR-10 with ResNet-50 and 500 epochs.
-    """
-    method = options(
-        "moco",
-        relation="jaccard",
-        temperature=0.1,
-        alphas=(1 / 3, 1 / 3),
-        queue_size=4096,
-        momentum=0.99,
-        symmetric=True,
-    )
-    return replace(_CIFAR, name="moco-jaccard", method=method)
-
-
-def cifar_byol() -> Recipe:
-    """BYOL.
-
-    Source: Grill et al. 2020.
-    Command: relatum train byol
-    Cost: about 1.3 times simclr.
-    Expected: k-NN 86.9 after 200 epochs in a public benchmark (its best epoch); not confirmed by us.
-    """
-    return replace(_CIFAR, name="byol", method=options("byol"))
-
-
-def cifar_simsiam() -> Recipe:
-    """SimSiam.
-
-    Source: Chen and He 2021.
-    Command: relatum train simsiam
-    Cost: that of simclr.
-    Expected: k-NN 81.9 after 200 epochs in a public benchmark (its best epoch); not confirmed by us.
-    """
-    return replace(_CIFAR, name="simsiam", method=options("simsiam", layers=2))
-
-
-def cifar_debiased() -> Recipe:
-    """SimCLR with the debiased contrastive loss.
-
-    Source: Chuang et al. 2020, with the class prior 0.1 of CIFAR-10.
-    Command: relatum train debiased
-    Cost: that of simclr.
-    Expected: a linear probe about 1.5 points above SimCLR's in the paper (ResNet-50, 400 epochs); not confirmed by us.
-    """
-    return replace(_CIFAR, name="debiased", method=options("debiased", class_prior=0.1))
-
-
-def cifar_supcon() -> Recipe:
-    """SupCon: with labels, the bound for all others.
-
-    Source: Khosla et al. 2020.
-    Command: relatum train supcon
-    Cost: that of simclr.
-    Expected: 96.0 on CIFAR-10 with ResNet-50 and 1000 epochs (the authors' code); not confirmed by us.
-    """
-    return replace(_CIFAR, name="supcon", method=options("supcon", temperature=0.1))
-
-
-def _paper(recipe: Recipe) -> Recipe:
-    """The setting of the first paper's Section 3, where it says one; its optimizer and temperatures it does not say."""
-    return replace(
-        recipe,
-        name=f"paper-{recipe.name}",
-        model=Model(name="resnet50", stem="cifar"),
-        data=replace(recipe.data, view=ContrastiveView(size=32)),
-        optim=Optim(name="adam", lr=1e-3, weight_decay=0.0, schedule="constant"),
-        train=Train(epochs=500),
-    )
-
-
-def paper_simclr() -> Recipe:
-    """SimCLR as the first paper trains it: ResNet-50, 500 epochs, a constant rate of 1e-3.
-
-    Source: Jiang et al. 2022, Section 3; Adam and the temperature are ours.
-    Command: relatum train paper-simclr
-    Cost: 1m36s an epoch on a V100 in the paper; not measured by us.
-    Expected: 88.6 (k-NN), 91.5 (linear) on CIFAR-10, 62.1 and 68.6 on CIFAR-100, 35.9 and 50.7 on Tiny-ImageNet.
-    """
-    return _paper(cifar_simclr())
-
-
-def paper_simclr_jaccard() -> Recipe:
-    """SimCLR with the three terms of Eq. (4) as the first paper trains it.
-
-    Source: Jiang et al. 2022, Section 3; Adam, the weights and the temperatures are ours.
-    Command: relatum train paper-simclr-jaccard
-    Cost: 1m47s an epoch on a V100 in the paper; not measured by us.
-    Expected: 88.6 (k-NN), 91.8 (linear) on CIFAR-10, 63.9 and 69.5 on CIFAR-100, 39.5 and 53.8 on Tiny-ImageNet.
-    """
-    return _paper(cifar_simclr_jaccard())
-
-
-def paper_moco() -> Recipe:
-    """MoCo as the first paper trains it: ResNet-50, 500 epochs, a constant rate of 1e-3.
-
-    Source: Jiang et al. 2022, Section 3; Adam, the queue and the temperature are ours.
-    Command: relatum train paper-moco
-    Cost: not measured by us.
-    Expected: 85.5 (k-NN), 90.5 (linear) on CIFAR-10, 56.8 and 66.8 on CIFAR-100, 33.5 and 49.6 on Tiny-ImageNet.
-    """
-    return _paper(cifar_moco())
-
-
-def paper_moco_jaccard() -> Recipe:
-    """MoCo with the three terms of Eq. (4) as the first paper trains it.
-
-    Source: Jiang et al. 2022, Section 3; Adam, the queue, the weights and the temperatures are ours.
-    Command: relatum train paper-moco-jaccard
-    Cost: not measured by us.
-    Expected: 85.1 (k-NN), 90.2 (linear) on CIFAR-10, 59.2 and 67.5 on CIFAR-100, 35.4 and 51.2 on Tiny-ImageNet.
-    """
-    return _paper(cifar_moco_jaccard())
+PAPER = named(
+    "without labels, the protocol of Jiang et al. 2022",
+    {
+        "paper-simclr": Entry(
+            "SimCLR as the first paper trains it: ResNet-50, 500 epochs, a constant rate of 1e-3.",
+            _with("simclr", _PAPER, temperature=0.5),
+            source="Jiang et al. 2022, Section 3; Adam and the temperature, SimCLR's for CIFAR-10, are ours. "
+            "Tiny-ImageNet with the setting tiny-imagenet.",
+            cost="1m36s an epoch on a V100 in the paper (CIFAR), 13m51s (Tiny-ImageNet).",
+            published=_table_2(88.6, 91.5, 62.1, 68.6, 35.9, 50.7),
+        ),
+        "paper-simclr-jaccard": Entry(
+            "SimCLR with the three terms of Eq. (4) as the first paper trains it.",
+            _with("simclr", _PAPER, temperature=0.5, **_THREE_TERMS),
+            source="Jiang et al. 2022, Section 3 and Eq. (4), one temperature for its terms; Adam, the weights and the "
+            "temperature, that of paper-simclr, are ours, and so is the clamp of the index.",
+            cost="1m47s an epoch on a V100 in the paper (CIFAR), 14m01s (Tiny-ImageNet).",
+            published=_table_2(88.6, 91.8, 63.9, 69.5, 39.5, 53.8),
+        ),
+        "paper-simclr-jaccard-printed": Entry(
+            "As paper-simclr-jaccard, with the Jaccard index as printed, which may be negative and has a pole.",
+            _with("simclr", _PAPER, temperature=0.5, **{**_THREE_TERMS, "relation": "jaccard-signed"}),
+            source="Jiang et al. 2022, Eq. (2) and (4); all else is that of paper-simclr-jaccard. "
+            "--method.relation-eps sets how far it stays away from the pole.",
+            cost="that of paper-simclr-jaccard.",
+            published=_table_2(88.6, 91.8, 63.9, 69.5, 39.5, 53.8),
+        ),
+        "paper-moco": Entry(
+            "MoCo as the first paper trains it: ResNet-50, 500 epochs, a constant rate of 1e-3.",
+            _with("moco", _PAPER, **_PAPER_MOCO),
+            source="Jiang et al. 2022, Section 3; Adam is ours; queue, momentum, temperature and 8 groups are those of "
+            "MoCo's CIFAR demonstration, the head without batch norm that of MoCo v2, one direction as in both.",
+            cost="the paper gives none.",
+            published=_table_2(85.5, 90.5, 56.8, 66.8, 33.5, 49.6),
+        ),
+        "paper-moco-jaccard": Entry(
+            "MoCo with the three terms of Eq. (4) as the first paper trains it.",
+            _with("moco", _PAPER, **_PAPER_MOCO, **_THREE_TERMS),
+            source="Jiang et al. 2022, Section 3 and Eq. (4), one temperature for its terms; equal weights are ours, "
+            "all else is that of paper-moco.",
+            cost="the paper gives none.",
+            published=_table_2(85.1, 90.2, 59.2, 67.5, 35.4, 51.2),
+        ),
+    },
+)

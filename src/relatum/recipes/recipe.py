@@ -5,97 +5,39 @@ stored in every Record. The options of a method are not declared here: they are 
 constructor, so that a method has one signature and one place that describes it.
 """
 
-import dataclasses
-import difflib
-import inspect
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias
 
-import docstring_parser
 import pydantic
-import tyro
-import yaml
 
 from relatum.core.schedules import Schedule
 from relatum.data.views import ClassifierView, ContrastiveView
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
-from relatum.methods import METHODS, Method
-from relatum.networks.backbones import Backbone
-from relatum.relations import Cosine, Euclidean, Jaccard, Relation, Tanimoto
+from relatum.methods import METHODS
+from relatum.recipes.limits import check
+from relatum.recipes.options import AnyOptions, MethodOptions, options, options_of, suggest
+from relatum.recipes.text import read_tree, shortened, write_tree
 from relatum.reports.records import flat
 
-RELATIONS: dict[str, Callable[[], Relation]] = {
-    "cosine": Cosine,
-    "euclidean": Euclidean,
-    "jaccard": Jaccard,
-    "jaccard-signed": lambda: Jaccard("signed"),
-    "tanimoto": Tanimoto,
-}
-"""Every relation by the name that recipes and the command line use."""
-
-SUPPLIED = ("num_samples",)  # keywords of methods that the training set decides, not the recipe
-
-
-def _plain(annotation: Any) -> Any:
-    """The type that a recipe holds in the place of what a method's constructor takes."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return Union[tuple(_plain(option) for option in get_args(annotation))]  # noqa: UP007 - made at run time
-    if annotation is Relation:
-        return Literal[tuple(RELATIONS)]
-    return str if annotation is Backbone else annotation
-
-
-def _default(parameter: inspect.Parameter) -> Any:
-    if isinstance(parameter.default, Relation):
-        return next(name for name, make in RELATIONS.items() if make is type(parameter.default))
-    return "" if parameter.default is inspect.Parameter.empty else parameter.default
-
-
-@cache
-def options_of(name: str) -> type:
-    """The dataclass of the options of the method `name`.
-
-    Raises:
-        ValueError: for a method that does not exist.
-    """
-    if name not in METHODS:
-        raise ValueError(f"there is no method {name!r}; {_suggest(name, METHODS)}")
-    method = METHODS[name]
-    hints = get_type_hints(method.__init__)
-    text = docstring_parser.parse(method.__doc__ or "")
-    described = {p.arg_name: " ".join((p.description or "").split()) for p in text.params}
-    members: list[Any] = [("name", Annotated[Literal[name], tyro.conf.Fixed], name)]
-    for parameter in inspect.signature(method.__init__).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in SUPPLIED:
-            kind: Any = Annotated[_plain(hints[parameter.name]), tyro.conf.arg(help=described.get(parameter.name))]
-            members.append((parameter.name, kind, _default(parameter)))
-    made = dataclasses.make_dataclass(f"{method.__name__}Options", members, frozen=True)
-    made.__doc__ = text.short_description
-    return made
-
-
-def options(name: str, **chosen: Any) -> Any:
-    """The options of the method `name`, with those of `chosen` in the place of its defaults.
-
-    Raises:
-        ValueError: for an option that the method does not have.
-    """
-    known = {f.name for f in dataclasses.fields(options_of(name))}
-    for key in chosen:
-        if key not in known:
-            raise ValueError(f"the method {name!r} has no option {key!r}; {_suggest(key, known)}")
-    return options_of(name)(**chosen)
-
-
-MethodOptions: Any = Annotated[
-    Union[tuple(options_of(name) for name in METHODS)],  # noqa: UP007 - made at run time
-    pydantic.Field(discriminator="name"),
+__all__ = [
+    "Data",
+    "Evaluation",
+    "Model",
+    "Optim",
+    "Recipe",
+    "Train",
+    "difference",
+    "from_dict",
+    "from_yaml",
+    "options",
+    "read",
+    "to_dict",
+    "to_yaml",
 ]
+
 ViewOptions: TypeAlias = Annotated[ContrastiveView | ClassifierView, pydantic.Field(discriminator="kind")]
 
 
@@ -150,11 +92,11 @@ class Optim:
     lr: float = 0.06
     """The learning rate at its highest."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of SGD and LARS, in [0, 1]."""
     nesterov: bool = False
     """Nesterov's form of the momentum of SGD."""
     weight_decay: float = 5e-4
-    """Of weights; biases and normalization parameters have it too only if decay_all."""
+    """Weight decay of weights; biases and normalization parameters have it too only if decay_all."""
     decay_all: bool = True
     """Let biases and normalization parameters decay too, as most published recipes do."""
     schedule: Schedule = "cosine"
@@ -164,7 +106,7 @@ class Optim:
     milestones: tuple[float, ...] = ()
     """Epochs at which the schedule "step" multiplies the rate by gamma."""
     gamma: float = 0.1
-    """See milestones."""
+    """What the schedule "step" multiplies the rate by at each milestone, in [0, 1]."""
     clip: float = 0.0
     """The largest norm of the gradient; 0 for no clipping."""
 
@@ -176,7 +118,7 @@ class Train:
     epochs: int = 100
     """Passes through the training images."""
     seed: int = 0
-    """Of everything random: initial weights, order, views."""
+    """Seed of everything random: initial weights, order, views."""
     devices: int = 1
     """Processes that train together (DistributedDataParallel)."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -226,7 +168,7 @@ class Recipe:
 
     name: str
     """What it is called; the default run folder has this name."""
-    method: MethodOptions
+    method: AnyOptions
     """The method and its options."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
@@ -235,33 +177,7 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("train.epochs", self.train.epochs, 1),
-            ("train.devices", self.train.devices, 1),
-            ("train.log_every", self.train.log_every, 1),
-            ("train.threads", self.train.threads, 0),
-            ("train.chunk", self.train.chunk, 0),
-            ("data.batch_size", self.data.batch_size, 1),
-            ("data.workers", self.data.workers, 0),
-            ("evaluation.every", self.evaluation.every, 0),
-            ("evaluation.batch_size", self.evaluation.batch_size, 1),
-            ("optim.lr", self.optim.lr, 0),
-            ("optim.weight_decay", self.optim.weight_decay, 0),
-            ("optim.clip", self.optim.clip, 0),
-        ):
-            if not value >= least:
-                raise ValueError(
-                    f"{name} is {value}; expected at least {least}. Set it with --{name.replace('_', '-')}."
-                )
-        if not 0 <= self.data.validation < 1:
-            raise ValueError(
-                f"data.validation is {self.data.validation}; expected a share of the training set in [0, 1)."
-            )
-        if self.data.batch_size % self.train.devices:
-            raise ValueError(
-                f"data.batch_size {self.data.batch_size} cannot be shared by train.devices {self.train.devices}; "
-                "choose a multiple."
-            )
+        check(self)
 
 
 _ADAPTER = pydantic.TypeAdapter(Recipe)
@@ -274,7 +190,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, which `from_yaml` takes back."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False)
+    return write_tree(to_dict(recipe))
 
 
 def from_dict(tree: Mapping[str, Any]) -> Recipe:
@@ -285,12 +201,11 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     """
     method = tree.get("method")
     name = method.get("name") if isinstance(method, Mapping) else None
-    if name not in METHODS:
-        raise ValueError(f"method.name is {name!r}; {_suggest(str(name), METHODS)}")
-    try:
-        recipe = _ADAPTER.validate_python(dict(tree))
-    except pydantic.ValidationError as error:
-        raise ValueError("\n".join(map(_said, error.errors()))) from None
+    if not isinstance(name, str) or name not in METHODS:
+        hint = suggest(name, METHODS) if isinstance(name, str) else f"expected one of {', '.join(sorted(METHODS))}."
+        raise ValueError(f"method.name is {shortened(name)}; {hint}")
+    chosen: MethodOptions = _validated(pydantic.TypeAdapter(options_of(name)), method, "method.")
+    recipe = _validated(_ADAPTER, {**tree, "method": chosen}, "")
     _refuse_unknown(tree, to_dict(recipe), "")
     return recipe
 
@@ -301,13 +216,7 @@ def from_yaml(text: str) -> Recipe:
     Raises:
         ValueError: for text that is no YAML tree, and as `from_dict`.
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"this is no YAML: {error}") from None
-    if not isinstance(tree, Mapping):
-        raise ValueError(f"a recipe is a tree of fields, not {type(tree).__name__}; `relatum show demo` prints one.")
-    return from_dict(tree)
+    return from_dict(read_tree(text))
 
 
 def difference(a: Recipe, b: Recipe) -> list[str]:
@@ -315,38 +224,6 @@ def difference(a: Recipe, b: Recipe) -> list[str]:
 
     left, right = flat(to_dict(a)), flat(to_dict(b))
     return [f"{k}: {left.get(k)!r} -> {right.get(k)!r}" for k in left | right if left.get(k) != right.get(k)]
-
-
-def build_method(
-    chosen: Any, backbone: Backbone, *, num_samples: int, load_teacher: Callable[[str], Backbone]
-) -> Method:
-    """The method with its options.
-
-    Args:
-        chosen: the options, as `options` makes them.
-        backbone: what it trains.
-        num_samples: of the training set.
-        load_teacher: gives the backbone of a run folder.
-
-    Raises:
-        ValueError: where the method needs a teacher and the recipe names none.
-    """
-    method = METHODS[chosen.name]
-    parameters = inspect.signature(method.__init__).parameters
-    hints = get_type_hints(method.__init__)
-    given: dict[str, Any] = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if f.name != "name"}
-    for name, value in given.items():
-        if hints[name] is Backbone:
-            if not value:
-                raise ValueError(
-                    f"the method {chosen.name!r} needs a {name}; name a run folder with --method.{name} RUN."
-                )
-            given[name] = load_teacher(value)
-        elif isinstance(value, str) and Relation in (hints[name], *get_args(hints[name])):
-            given[name] = RELATIONS[value]()
-    if "num_samples" in parameters:
-        given["num_samples"] = num_samples
-    return method(backbone, **given)
 
 
 def read(path: Path) -> Recipe:
@@ -359,26 +236,41 @@ def read(path: Path) -> Recipe:
         raise FileNotFoundError(
             f"there is no recipe file {path}; `relatum list` names the recipes that come with Relatum."
         )
-    return from_yaml(path.read_text())
+    try:
+        return from_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); expected YAML.") from None
 
 
-def _said(error: Any) -> str:
+def _validated(adapter: pydantic.TypeAdapter, tree: Any, path: str) -> Any:
+    try:
+        return adapter.validate_python(dict(tree))
+    except pydantic.ValidationError as error:
+        raise ValueError("\n".join(_said(found, path) for found in error.errors())) from None
+
+
+def _said(error: Any, path: str) -> str:
     """A pydantic error in our words: which field, what was expected, what was found."""
-    where = ".".join(map(str, error["loc"]))
+    where = path + ".".join(map(str, error["loc"]))
     if "error" in error.get("ctx", {}):  # what a dataclass itself has refused says it all
-        return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
-    return f"{where}: {error['msg']} (found {error['input']!r})"
+        return f"{where}: {error['ctx']['error']}" if error["loc"] else str(error["ctx"]["error"])
+    return f"{where}: {error['msg']} (found {shortened(error['input'])})"
 
 
-def _suggest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(sorted(known))}."
+_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
 def _refuse_unknown(given: Any, known: Any, path: str) -> None:
-    """A misspelt field must not be a default in silence."""
+    """A misspelt field must not be a default in silence, nor a truth value a number."""
     if isinstance(given, Mapping) and isinstance(known, Mapping):
         for key, value in given.items():
             if key not in known:
-                raise ValueError(f"there is no field {path}{key}; {_suggest(str(key), known)}")
+                raise ValueError(f"there is no field {path}{key}; {suggest(str(key), known)}")
             _refuse_unknown(value, known[key], f"{path}{key}.")
+    elif isinstance(given, list | tuple) and isinstance(known, list):
+        for one, other in zip(given, known):
+            _refuse_unknown(one, other, path)
+    elif isinstance(given, bool) != isinstance(known, bool):
+        expected = "true or false" if isinstance(known, bool) else _KINDS.get(type(known), "something else")
+        found = str(given).lower() if isinstance(given, bool) else shortened(given)
+        raise ValueError(f"{path.removesuffix('.')} is {found}; expected {expected}.")

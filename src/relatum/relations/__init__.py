@@ -15,6 +15,8 @@ that gives the name.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 
 from relatum.core.precision import full_precision
 
-__all__ = ["Cosine", "Euclidean", "Jaccard", "Relation", "Tanimoto", "Within", "unit"]
+__all__ = ["RELATIONS", "Cosine", "Euclidean", "Jaccard", "Relation", "Tanimoto", "Within", "unit"]
 
 
 def unit(z: Float[Tensor, "n d"], spaces: int = 1) -> Float[Tensor, "n d"]:
@@ -201,3 +203,13 @@ class Within(Relation):
 
     def all_pairs(self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return self.relation.all_pairs(self.part(a), self.part(b))
+
+
+RELATIONS: dict[str, Callable[..., Relation]] = {
+    "cosine": Cosine,
+    "euclidean": Euclidean,
+    "jaccard": partial(Jaccard, "clamped"),
+    "jaccard-signed": partial(Jaccard, "signed"),
+    "tanimoto": Tanimoto,
+}
+"""Every relation by the name that recipes and the command line use. Its keywords are options there: `relation_eps`."""

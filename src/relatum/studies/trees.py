@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from relatum.recipes import index
 from relatum.studies.words import suggest
 
 
@@ -19,17 +20,12 @@ def tree(recipe: str) -> dict[str, Any]:
 
     if recipe not in recipes():
         raise ValueError(f"there is no recipe {recipe!r}; {suggest(recipe, recipes())}")
-    from relatum.recipes import RECIPES
-    from relatum.recipes.recipe import to_dict
-
-    return flat(to_dict(RECIPES[recipe]()))
+    return flat(index.recipe_tree(recipe))
 
 
 def recipes() -> list[str]:
     """The names of all recipes."""
-    from relatum.recipes import RECIPES
-
-    return list(RECIPES)
+    return index.recipe_names()
 
 
 def changed(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:

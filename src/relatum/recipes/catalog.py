@@ -1,0 +1,22 @@
+"""Every recipe and every setting by the name that the command line uses."""
+
+from relatum.recipes.contrastive import PAPER, SHARED, SUPERVISED_CONTRAST
+from relatum.recipes.demo import DEMO
+from relatum.recipes.distill import CORSD, FROM_A_TEACHER, LARGE, SELF_DISTILLATION, SUPERVISED
+from relatum.recipes.entry import Entry
+from relatum.recipes.settings import SETTINGS
+
+__all__ = ["RECIPES", "SETTINGS"]
+
+RECIPES: dict[str, Entry] = {
+    **DEMO,
+    **SHARED,
+    **PAPER,
+    **SUPERVISED_CONTRAST,
+    **SUPERVISED,
+    **FROM_A_TEACHER,
+    **SELF_DISTILLATION,
+    **CORSD,
+    **LARGE,
+}
+"""Every recipe: `RECIPES["simclr"]()` gives it, `RECIPES["simclr"].doc` says where it comes from."""
