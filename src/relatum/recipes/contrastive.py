@@ -2,8 +2,8 @@
 
 All of `SHARED` but moco-cifar have one budget and one setting, the careful public implementation's for SimCLR on
 CIFAR-10 (ResNet-18, batch 512, SGD 0.03 per 256 images, weight decay 5e-4, cosine), so that the method is what differs.
-`PAPER` is the paper's own protocol: ResNet-50, 500 epochs, a constant rate of 1e-3, SimCLR's augmentation, a measurement after each
-epoch. Its numbers were the best over epochs and temperatures; ours are of the last epoch.
+`PAPER` is the paper's own protocol: ResNet-50, 500 epochs, a constant rate of 1e-3, SimCLR's augmentation, a
+measurement after each epoch. Its numbers were the best over epochs and temperatures; ours are of the last epoch.
 
 Numbers of 50,000 images come from 50,000 images: nothing is held out here. Whoever chooses something (a temperature, a
 weight) chooses with `--data.validation 0.1` first, and trains on all images then.
