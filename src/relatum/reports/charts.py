@@ -91,7 +91,7 @@ def curves(groups: Mapping[str, Sequence[Record]], metric: str, title: str) -> a
         .properties(
             width="container",
             height=HEIGHT,
-            description=f"{title} over the epochs for {', '.join(groups)}: mean over seeds, with a band from least to largest",
+            description=f"{title} over the epochs for {', '.join(groups)}: mean over seeds, band from least to largest",
         )
     )
 
@@ -151,11 +151,16 @@ def cost_against(groups: Mapping[str, Sequence[Record]], metric: str, title: str
     for name in groups:
         own = [run for run in runs if run["row"] == name]
         if own:
-            means.append({"row": name, "seeds": len(own)} | {k: sum(r[k] for r in own) / len(own) for k in ("minutes", "value")})  # fmt: skip
+            minutes, value = (sum(run[key] for run in own) / len(own) for key in ("minutes", "value"))
+            means.append({"row": name, "seeds": len(own), "minutes": minutes, "value": value})
     color = alt.Color("row:N", title=None, sort=list(groups))
     x = alt.X("minutes:Q", title="minutes of training", scale=alt.Scale(zero=False))
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
-    tips = [alt.Tooltip("row:N", title="row"), alt.Tooltip("minutes:Q", format=".2f"), alt.Tooltip("value:Q", title=title, format=".2f")]  # fmt: skip
+    tips = [
+        alt.Tooltip("row:N", title="row"),
+        alt.Tooltip("minutes:Q", format=".2f"),
+        alt.Tooltip("value:Q", title=title, format=".2f"),
+    ]
     small = alt.Chart(alt.Data(values=runs)).mark_point(size=28, filled=True, opacity=0.45)
     large = alt.Chart(alt.Data(values=means)).mark_point(size=160, filled=True, opacity=1)
     return (

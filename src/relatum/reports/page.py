@@ -202,7 +202,10 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Cell | str]], captio
     head = "".join(f'<th scope="col"><button type="button">{html.escape(text)}</button></th>' for text in headings)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table class="sortable">{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="sortable">{above}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(cell: Cell | str) -> str:
