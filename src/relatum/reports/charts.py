@@ -4,7 +4,7 @@ Each chart carries a description in words, which becomes the label that screen r
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import altair as alt
 
@@ -50,7 +50,7 @@ def curves(groups: Mapping[str, Sequence[Record]], metric: str, title: str) -> a
     Returns:
         the chart; None where no run has measured it.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, records in groups.items():
         values: dict[int, list[float]] = {}
         for record in records:
@@ -139,7 +139,7 @@ def cost_against(groups: Mapping[str, Sequence[Record]], metric: str, title: str
         metric: a key of `Record.metrics`.
         title: its heading.
     """
-    runs = [
+    runs: list[dict[str, Any]] = [
         {"row": name, "minutes": r.seconds / 60, "value": r.metrics[metric], "seed": r.seed}
         for name, records in groups.items()
         for r in records
