@@ -244,4 +244,4 @@ def _runtime() -> str:
     import vl_convert
 
     version = "v" + ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    return vl_convert.javascript_bundle(None, vl_version=version).replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle(None, vl_version=version).replace("</script", "<\\/script")  # type: ignore[arg-type]  # None: the default snippet
