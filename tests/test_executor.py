@@ -118,6 +118,26 @@ def test_a_command_that_ends_well_without_a_record_has_failed(tmp_path):
     assert "left no record.json" in next(iter(outcome.failed.values()))
 
 
+def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
+    """A zombie of an earlier attempt writes the Record; its successors are refused meanwhile, and do not count."""
+    monkeypatch.setattr("relatum.studies.executor.BUSY", 0.2)
+    held = cell(tmp_path)
+    held.folder.mkdir(parents=True)
+    (held.folder / "lease").write_text("pid=1")
+
+    def zombie() -> None:
+        time.sleep(1.0)
+        (held.folder / "record.json").write_text("the zombie's")
+
+    threading.Thread(target=zombie).start()
+    refused = "import sys; print('process 1 on here is training in this folder'); sys.exit(2)"
+    outcome, said = execute([held], {"a": refused}, retries=0)
+    assert outcome.done == [held]
+    assert all("busy   a--c seed 0: process 1 on here is training" in line for line in said)
+    assert len(said) > 1
+    assert (held.folder / "record.json").read_text() == "the zombie's"
+
+
 def test_nothing_is_started_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("relatum.studies.executor.free_space", lambda folder: 3 * 2**20)
     with pytest.raises(OSError, match=r"3 MiB are free, expected at least 200\. Make room"):

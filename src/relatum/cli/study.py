@@ -24,7 +24,7 @@ def run(args: Sequence[str]) -> None:
     from relatum.studies.catalog import grid_of
     from relatum.studies.plan import plan
 
-    seeds = None if chosen.seeds is None else _seeds(chosen.seeds)
+    seeds = None if chosen.seeds is None else seeds_of(chosen.seeds)
     grid = grid_of(chosen.name, scale=chosen.scale, over=chosen.over, seeds=seeds, select=chosen.select)
     found = plan(grid, chosen.runs, results=chosen.results, seeds=seeds, only=chosen.only)
     kind = format_of(chosen.out, chosen.format)  # refuses before hours of work
@@ -78,7 +78,12 @@ def _print_studies() -> None:
         print(f"  {name:{width}}  {found.question} ({', '.join(found.scales)})")
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """The seeds that numbers and ranges name.
+
+    Raises:
+        ValueError: for anything else.
+    """
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

@@ -66,7 +66,7 @@ _ORDER = "Baseline KD FitNet DML RKD AT SP CC SD CS-KD TF-KD PS-KD CORSD"
 _TABLE_1 = Published(
     "Yu et al. 2023, Table 1",
     "single runs, the best epoch on the test set in the released code; the teacher of KD, FitNet, RKD, AT, SP and CC "
-    "is a ResNeXt101-8 of 83.78 %; baselines and SD agree with a paper of 2019, so that columns may have other recipes; "
+    "is a ResNeXt101-8 of 83.78 %; baselines and SD agree with a paper of 2019, so columns may have other recipes; "
     "the means printed in the text do not follow from the table",
     _table(
         _ORDER,

@@ -10,7 +10,9 @@ from relatum.studies.engines.payload import free_space, last_lines
 from relatum.studies.plan import Cell
 
 REFUSED = 2  # the exit status of a command that was refused: the same command would be refused again
+LEASE = "lease"  # the file in a run folder that a living process holds
 LEAST_SPACE = 200 * 2**20  # bytes: below, nothing new is started
+BUSY = 5.0  # seconds until a run whose folder another process holds is tried again
 TICK = 2.0  # seconds between two looks at the run folders
 
 
@@ -65,6 +67,7 @@ class Executor:
         self.total = len(cells)
         self.running: dict[str, tuple[Cell, float, int]] = {}  # job name -> its cell, its start, its progress before
         self.attempts: dict[Cell, int] = {}
+        self.busy_until: dict[Cell, float] = {}
 
     def run(self) -> Outcome:
         """Run until nothing is left that can be run.
@@ -76,8 +79,11 @@ class Executor:
             while self.pending or self.running:
                 self._set_aside_what_waits()
                 self._start_what_can_start()
-                if not self.running:
+                if not self.running and not self.busy_until:
                     break
+                if not self.running:
+                    time.sleep(0.2)
+                    continue
                 for ended in self.engine.wait(TICK):
                     self._take(ended)
         finally:
@@ -99,6 +105,13 @@ class Executor:
             if len(self.running) >= self.engine.slots:
                 break
             if not all(need in self.outcome.done for need in cell.needs):
+                continue
+            if self.busy_until.get(cell, 0.0) > time.monotonic():
+                continue
+            self.busy_until.pop(cell, None)
+            if self.done(cell):
+                self.pending.remove(cell)
+                self.outcome.done.append(cell)
                 continue
             space = free_space(cell.folder)
             if space < LEAST_SPACE:
@@ -128,6 +141,12 @@ class Executor:
         last = last_lines(ended.job.log)
         if ended.code == 0:
             self._fail(cell, f"the command ended well and left no record.json in {cell.folder}\n{last}")
+            return
+        if ended.code == REFUSED and (cell.folder / LEASE).exists():
+            # A process that an engine lost, and that lives on: it may end the run, and nobody else may write there.
+            self.say(f"{self._count()} busy   {cell.name}: {last.splitlines()[-1]}")
+            self.busy_until[cell] = time.monotonic() + BUSY
+            self.pending.insert(0, cell)
             return
         self.attempts[cell] = 0 if progress(cell) > before else self.attempts.get(cell, 0) + 1
         if ended.code == REFUSED or self.attempts[cell] > self.retries:
