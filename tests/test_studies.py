@@ -10,7 +10,7 @@ import pytest
 
 from relatum.cli import main
 from relatum.cli.study import seeds_of
-from relatum.recipes import RECIPES
+from relatum.recipes.catalog import RECIPES
 from relatum.recipes.recipe import from_dict, to_dict
 from relatum.reports.records import Record, flat, write_record
 from relatum.studies import trees
@@ -414,8 +414,9 @@ def test_sensitivity_has_the_baseline_at_its_value():
 
 def test_planning_imports_no_torch():
     program = (
-        "import sys; from relatum.studies.catalog import studies; from relatum.studies import answer, executor, plan, "
-        "statistics; from relatum.studies.engines import local, payload; studies(); "
+        "import pathlib, sys; from relatum.studies.catalog import studies; from relatum.studies import answer, executor, "
+        "plan, statistics; from relatum.studies.engines import local, payload; "
+        "[plan.plan(s.at(n), pathlib.Path('runs')) for s in studies().values() for n in s.scales]; "
         "heavy = ('torch', 'timm', 'torchvision', 'lightning_fabric', 'scipy', 'pydantic'); "
         "print([m for m in heavy if m in sys.modules])"
     )

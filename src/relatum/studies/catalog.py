@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
+from relatum.recipes.index import did_you_mean
 from relatum.studies import trees
 from relatum.studies.study import Changes, Grid, Scale, Selection, Study, slug
-from relatum.studies.words import suggest
 
 
 def studies() -> dict[str, Study]:
@@ -37,7 +37,7 @@ def grid_of(name: str, *, scale: str, over: Sequence[str], seeds: Sequence[int] 
     if not over:
         if name in trees.recipes():
             raise ValueError(f"{name} is a recipe: say what is varied, such as --over optim.lr=0.03,0.1")
-        raise ValueError(f"there is no study {name!r}; {suggest(name, [*known, *trees.recipes()])}")
+        raise ValueError(f"there is no study {name!r}; {did_you_mean(name, [*known, *trees.recipes()])}")
     return _recipe_grid(name, over, seeds, select)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from relatum.studies.scales import ALL_IMAGES, CPU_LABELED, HELD_OUT
 from relatum.studies.study import Changes, Published, Scale, Selection, Study, Teacher, Trained
 
-_FULL: Changes = {"recipe": "corsd", "method.width": None}
-"""The paper's widths of the relation networks; the recipe caps them."""
+_FULL: Changes = {"recipe": "paper-corsd"}
+"""As the paper's text has it; `corsd` is the recipe with relation networks of capped widths and our readings."""
 
 NETWORKS: Mapping[str, Changes] = {
     "ResNet18": {"model.name": "resnet18"},
@@ -337,15 +337,15 @@ _ABLATION: Mapping[str, Changes] = {
 _CPU_COLUMN: Mapping[str, Changes] = {"resnet8x4": {"model.name": "resnet8x4"}}
 
 
-def _full_widths(rows: Mapping[str, Changes]) -> dict[str, Changes]:
-    return {row: {"method.width": None, **c} if c.get("recipe") == "corsd" else c for row, c in rows.items()}
+def _as_printed(rows: Mapping[str, Changes]) -> dict[str, Changes]:
+    return {row: {**c, **_FULL} if c.get("recipe") == "corsd" else c for row, c in rows.items()}
 
 
 corsd_4 = Study(
     name="corsd-4",
     question="Which part of CORSD helps?",
     recipe="supervised",
-    rows=_full_widths(_ABLATION),
+    rows=_as_printed(_ABLATION),
     columns={"ResNet18": NETWORKS["ResNet18"]},
     baseline="BL",
     scales={
@@ -372,7 +372,7 @@ corsd_fig2 = Study(
     name="corsd-fig2",
     question="At which depth do the features part the classes?",
     recipe="supervised",
-    rows=_full_widths(_BY_DEPTH),
+    rows=_as_printed(_BY_DEPTH),
     columns={"ResNeXt101-8": {"model.name": "resnext101_32x8d"}},
     baseline="BL",
     pictures="stages.png",
@@ -424,7 +424,7 @@ corsd_fig3 = Study(
     name="corsd-fig3",
     question="How sensitive is CORSD to each of its hyper-parameters?",
     recipe="corsd",
-    rows=_full_widths(_SENSITIVITY),
+    rows=_as_printed(_SENSITIVITY),
     columns={"ResNet18": NETWORKS["ResNet18"]},
     baseline="CORSD",
     plot=tuple(f"method.{name}" for name in _VALUES),

@@ -20,6 +20,9 @@ ROWS: Mapping[str, Changes] = {
     "MoCo": {"recipe": "moco"},
     "MoCo + Jaccard": {"recipe": "moco", **_EQ4},
 }
+_PAPER_ROWS: Mapping[str, Changes] = {
+    row: {**changes, "recipe": "paper-moco"} if "MoCo" in row else changes for row, changes in ROWS.items()
+}
 BASELINES = {"SimCLR + Jaccard": "SimCLR", "MoCo + Jaccard": "MoCo"}
 COLUMNS: Mapping[str, Changes] = {
     "CIFAR-10": {"data.source": "cifar10"},
@@ -110,7 +113,7 @@ jaccard_2 = Study(
     baseline=BASELINES,
     metrics=METRICS,
     scales={
-        "paper": Scale(_ABOUT_PAPER, _PAPER, seeds=(0, 1, 2), selection=_temperatures(list(ROWS))),
+        "paper": Scale(_ABOUT_PAPER, _PAPER, rows=_PAPER_ROWS, seeds=(0, 1, 2), selection=_temperatures(list(ROWS))),
         "gpu": Scale(_ABOUT_GPU, _GPU, selection=_temperatures(list(ROWS))),
         "cpu": Scale(
             f"{ABOUT_CPU}; Tiny-ImageNet: 50 images of each class, also at 16 pixels",

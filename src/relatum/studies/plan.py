@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from relatum.recipes.index import did_you_mean
 from relatum.studies import trees
 from relatum.studies.study import Changes, Grid, Selection, Trained, slug
-from relatum.studies.words import suggest
 
 if TYPE_CHECKING:
     from relatum.reports.records import Record
@@ -200,7 +200,7 @@ def plan(
         if not any(_matches(row, column, pattern) for row in grid.rows for column in grid.columns):
             names = [*grid.rows, *grid.columns]
             raise ValueError(
-                f"--only {pattern}: {grid.study.name} has no such row, column or cell; {suggest(pattern, names)}"
+                f"--only {pattern}: {grid.study.name} has no such row, column or cell; {did_you_mean(pattern, names)}"
             )
     return Plan(grid, runs, results, list(dict.fromkeys(_with_needs(wanted))))
 
@@ -280,7 +280,7 @@ class _Maker:
         if teacher is None:
             if name not in self.grid.rows:
                 known = [*self.grid.teachers, *self.grid.rows]
-                raise ValueError(f"{self.grid.study.name} has no teacher or row {name!r}; {suggest(name, known)}")
+                raise ValueError(f"{self.grid.study.name} has no teacher or row {name!r}; {did_you_mean(name, known)}")
             return self.run(name, column, seed)
         where = f"{slug(name)}--{slug(column)}" if teacher.per_column else slug(name)
         folder = self.folder / "teachers" / where / str(teacher.seed)

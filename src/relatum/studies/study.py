@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from relatum.recipes.index import did_you_mean
 from relatum.studies.trees import tree
-from relatum.studies.words import suggest
 
 Changes: TypeAlias = Mapping[str, Any]
 
@@ -159,7 +159,7 @@ class Study:
             ValueError: for a scale that the study does not have.
         """
         if scale not in self.scales:
-            raise ValueError(f"the study {self.name!r} has no scale {scale!r}; {suggest(scale, self.scales)}")
+            raise ValueError(f"the study {self.name!r} has no scale {scale!r}; {did_you_mean(scale, self.scales)}")
         found = self.scales[scale]
         return Grid(
             study=self,
@@ -200,7 +200,7 @@ class Grid:
             *(set(self.selection.candidates if self.selection else ()) - set(self.rows)),
         ]
         if unknown:
-            raise ValueError(f"{self.study.name} has no row {unknown[0]!r}; {suggest(unknown[0], self.rows)}")
+            raise ValueError(f"{self.study.name} has no row {unknown[0]!r}; {did_you_mean(unknown[0], self.rows)}")
 
     def baseline_of(self, row: str) -> str | None:
         """The row that `row` is compared with; None for a baseline itself."""

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from relatum.recipes import index
-from relatum.studies.words import suggest
+from relatum.recipes.index import did_you_mean
 
 
 @cache
@@ -19,7 +19,7 @@ def tree(recipe: str) -> dict[str, Any]:
     from relatum.reports.records import flat
 
     if recipe not in recipes():
-        raise ValueError(f"there is no recipe {recipe!r}; {suggest(recipe, recipes())}")
+        raise ValueError(f"there is no recipe {recipe!r}; {did_you_mean(recipe, recipes())}")
     return flat(index.recipe_tree(recipe))
 
 
@@ -38,7 +38,7 @@ def changed(recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for name, value in changes.items():
         if name not in fields or name in ("name", "method.name", "data.view.kind"):
-            raise ValueError(f"the recipe {recipe!r} has no field {name!r} to change; {suggest(name, fields)}")
+            raise ValueError(f"the recipe {recipe!r} has no field {name!r} to change; {did_you_mean(name, fields)}")
         old, new = fields[name], list(value) if isinstance(value, tuple) else value
         if not _alike(old, new):
             raise ValueError(f"{name} is {value!r}; expected a value such as {old!r}, which {recipe} has.")

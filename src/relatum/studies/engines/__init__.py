@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from relatum.studies.words import suggest
+from relatum.recipes.index import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,6 @@ def engine(name: str, *, jobs: int, folder: Path, options: dict[str, str]) -> En
         RuntimeError: for a cluster that is not there, or a package that is not installed.
     """
     if name not in ENGINES:
-        raise ValueError(f"there is no engine {name!r}; {suggest(name, ENGINES)}")
+        raise ValueError(f"there is no engine {name!r}; {did_you_mean(name, ENGINES)}")
     made: Engine = import_module(f"relatum.studies.engines.{name}").start(jobs, folder, options)
     return made
