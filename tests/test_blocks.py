@@ -16,13 +16,36 @@ from relatum.losses.objectives import (
     supcon_loss,
     two_view_contrast,
 )
-from relatum.relations import Cosine, Euclidean, Jaccard, Tanimoto, Within
+from relatum.relations import Chord, Cosine, Euclidean, Jaccard, Relation, Tanimoto, UnitInner, Within
+
+
+class Mine(Relation):
+    """A user's relation: forms and a value, no derivative and no bounds; one space compared in two ways."""
+
+    spaces = 2
+    forms = (UnitInner(0, 2), Chord(0, 2), Chord(1, 2))
+
+    def value(self, s, d1, d2):
+        return (s.exp() - d1) / (1 + d2) + d2.sin()
+
+
+class OtherValue(Jaccard):
+    """A value of its own, but neither bounds nor a derivative: those that it inherits are another value's."""
+
+    def value(self, s, d):
+        return 3 * s * s - d
+
 
 RELATIONS = {
     "cosine": Cosine(),
     "tanimoto": Tanimoto(),
     "jaccard": Jaccard(),
     "jaccard-signed": Jaccard("signed", eps=0.2),
+    "jaccard-softplus": Jaccard("softplus", eps=0.05, sharpness=4.0),
+    "euclidean": Euclidean(),
+    "euclidean-of-a-space": Within(Euclidean(), 1, 2),
+    "mine": Mine(),
+    "other-value": OtherValue(),
     "cosine-of-a-space": Within(Cosine(), 1, 2),
     "tanimoto-of-a-space": Within(Tanimoto(), 0, 2),
 }
@@ -102,13 +125,15 @@ def test_equals_plain_in_float32(loss, relation, temperature):
 
 @each_loss
 @each_relation
-def test_equals_plain_for_bfloat16_under_autocast(loss, relation):
+def test_equals_plain_in_float32_for_bfloat16_under_autocast(loss, relation):
+    """Not the plain form under autocast, whose backward, called there, multiplies in bfloat16."""
     inputs = embeddings(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual, expected = (value_and_gradients(loss, inputs, relation, 0.2, block) for block in (5, None))
-    assert actual[0].dtype == torch.float32
-    assert_equal((actual[0], []), (expected[0], []), 1e-5)
-    assert_equal(actual, expected, 2**-7)  # the gradients are rounded to bfloat16 at the end
+        actual = value_and_gradients(loss, inputs, relation, 0.2, 5)
+    in_float32 = [z.detach().float().requires_grad_() for z in inputs]
+    value, gradients = value_and_gradients(loss, in_float32, relation, 0.2, None)
+    assert_equal((actual[0], []), (value, []), 1e-5)
+    assert_equal(actual, (value, [g.bfloat16() for g in gradients]), 2**-7)  # rounded once, at the end
 
 
 @each_loss
@@ -152,8 +177,64 @@ def test_a_second_derivative_is_refused():
     """The gradient of the gradient is not known, and is not silently taken for zero."""
     a, b, c = embeddings()
     (gradient,) = torch.autograd.grad(two_views(a, b, c, Cosine(), 0.2, 5), a, create_graph=True)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"no second derivative.*block=None"):
         gradient.square().sum().backward()
+    (plain,) = torch.autograd.grad(two_views(a, b, c, Cosine(), 0.2, None), a, create_graph=True)
+    assert torch.autograd.grad(plain.square().sum(), a)[0].any()
+
+
+@pytest.mark.parametrize("n", [127, 128])
+def test_a_second_derivative_is_there_or_refused_at_every_size(n):
+    """The first derivative is there at both sizes, with `create_graph` too; what is refused says so."""
+    a, b = (z.requires_grad_() for z in torch.randn(2, n, 4, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(nt_xent(a, b), a, create_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(nt_xent(a, b, block=None), a)[0])
+    if n < 128:
+        assert torch.autograd.grad(gradient.square().sum(), a)[0].any()
+    else:
+        with pytest.raises(RuntimeError, match=r"no second derivative.*block=None"):
+            torch.autograd.grad(gradient.square().sum() + a.sum(), a)
+
+
+@each_loss
+@each_relation
+@pytest.mark.parametrize("block", [5, 64], ids="block={}".format)
+def test_a_learned_temperature_has_its_gradient(loss, relation, block):
+    """The plain form's, which autograd makes; the inputs' gradients stay those of a number."""
+    inputs = embeddings()
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    fixed = value_and_gradients(loss, inputs, relation, 0.3, None)
+    for asked in ([*inputs, temperature], [temperature]):
+        found, expected = (
+            torch.autograd.grad(loss(*inputs, relation, temperature, size), asked, allow_unused=True)
+            for size in (block, None)
+        )
+        assert expected[-1].abs() > 1e-3
+        torch.testing.assert_close(found[-1], expected[-1], rtol=1e-9, atol=1e-12)
+    assert_equal(value_and_gradients(lambda *z: loss(*z, relation, temperature, block), inputs), fixed, 1e-10)
+
+
+def test_a_learned_temperature_of_another_precision_and_a_fixed_one_beside_it():
+    a, b, _ = embeddings()
+    learned = torch.tensor(0.3, requires_grad=True)  # float32, beside embeddings in float64
+    terms = contrast_terms(Jaccard(), learned, (0.3, 0.3), cosine_temperature=0.5)
+    found, expected = (
+        torch.autograd.grad(sum(two_view_contrast(a, b, terms, block).values()), learned)[0] for block in (5, None)
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        assert not nt_xent(a, b, temperature=learned, block=5).requires_grad
+
+
+def test_truth_values_as_labels():
+    z = embeddings()[0]
+    truth = torch.tensor([True, False, True, True, False, False])
+    expected = value_and_gradients(lambda z: supcon_loss(z, truth.long(), block=None), [z])
+    for block in (None, 4):
+        assert_equal(
+            value_and_gradients(lambda z, block=block: supcon_loss(z, truth, block=block), [z]), expected, 1e-10
+        )
 
 
 @each_relation
@@ -193,7 +274,34 @@ class MyCosine(Cosine):
         return super().all_pairs(a, b) ** 3
 
 
-UNKNOWN = {"subclass": MyCosine(), "euclidean": Euclidean(), "within": Within(MyCosine(), 0, 2)}
+class Alone(Relation):
+    """Pairs written without forms."""
+
+    def matched(self, a, b):
+        return (a * b).sum(1)
+
+    def all_pairs(self, a, b):
+        return a @ b.T
+
+
+class Trained(Cosine):
+    """What it trains has a gradient in the plain form only."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def value(self, *forms):
+        return self.gain * forms[0]
+
+
+UNKNOWN = {
+    "subclass": MyCosine(),
+    "alone": Alone(),
+    "trained": Trained(),
+    "within": Within(MyCosine(), 0, 2),
+    "trained-within": Within(Trained(), 0, 2),
+}
 
 
 @pytest.mark.parametrize("relation", UNKNOWN.values(), ids=UNKNOWN.keys())
@@ -236,11 +344,11 @@ class TestSwitch:
         with caplog.at_level(logging.INFO, logger="relatum.losses.blocks"):
             for block in (None, None, 4, 4):
                 nt_xent(a, b, block=block)
-            nt_xent(a, b, Euclidean(), block=4)
+            nt_xent(a, b, MyCosine(), block=4)
         assert [record.getMessage() for record in caplog.records] == [
             "contrast of Cosine: plain, all pairs at once",
             "contrast of Cosine: square tiles of the upper triangle",
-            "contrast of Euclidean: plain, all pairs at once (a relation that the blocks do not know)",
+            "contrast of MyCosine: plain, all pairs at once (a relation that says no forms)",
         ]
 
 
@@ -279,12 +387,24 @@ def test_nothing_of_size_n_by_n_exists(loss, temperature, monkeypatch):
 COMPILED = """
 import torch
 from relatum.losses.objectives import query_key_loss, supcon_loss
-from relatum.relations import Cosine, Jaccard
+from relatum.relations import Cosine, Euclidean, Jaccard, Relation, UnitInner
+
+
+class Cubed(Relation):  # differentiated by autograd, a tile at a time
+    forms = (UnitInner(),)
+
+    def value(self, x):
+        return x ** 3
+
 
 z, labels = torch.randn(8, 6, requires_grad=True), torch.arange(8) % 3
+learned = torch.tensor(0.3, requires_grad=True)
 for loss in (
     lambda block: supcon_loss(z, labels, Jaccard(), 0.2, block),
     lambda block: query_key_loss(z, z.detach().roll(1, 0), z.detach(), Cosine(), 0.01, block),
+    lambda block: supcon_loss(z, labels, Cubed(), 0.2, block),
+    lambda block: supcon_loss(z, labels, Euclidean(), 0.2, block),
+    lambda block: supcon_loss(z, labels, Jaccard("softplus"), learned, block),
 ):
     expected, = torch.autograd.grad(loss(None), z)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

@@ -24,6 +24,7 @@ RELATIONS = {
     "euclidean": (Euclidean(), ()),
     "jaccard": (Jaccard(), ()),
     "jaccard-signed": (Jaccard("signed"), ()),
+    "jaccard-softplus": (Jaccard("softplus"), ()),
     "tanimoto": (Tanimoto(), ()),
     "three-terms": (Jaccard(), (0.3, 0.3)),
 }

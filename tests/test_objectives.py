@@ -1,10 +1,15 @@
 """Every loss equals naive float64 loops written from its paper's equation."""
 
+import json
 import math
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
+import nonsense
 from relatum.losses import objectives
 from relatum.losses.objectives import (
     contrast_terms,
@@ -27,6 +32,7 @@ RELATIONS = {
     "euclidean": Euclidean(),
     "jaccard": Jaccard(),
     "jaccard-signed": Jaccard("signed"),
+    "jaccard-softplus": Jaccard("softplus"),
     "tanimoto": Tanimoto(),
 }
 relations = pytest.mark.parametrize("relation", RELATIONS.values(), ids=RELATIONS)
@@ -116,7 +122,7 @@ def test_debiased(relation, temperature, prior):
         positive = similarity(relation, z[i], z[(i + 4) % 8]) / temperature
         negatives = [similarity(relation, z[i], z[j]) / temperature for j in range(8) if j not in (i, (i + 4) % 8)]
         mean = sum(map(math.exp, negatives)) / count
-        g = max((mean - prior * math.exp(positive)) / (1 - prior), math.exp(relation.lowest / temperature))
+        g = max((mean - prior * math.exp(positive)) / (1 - prior), math.exp(relation.low / temperature))
         losses.append(-math.log(math.exp(positive) / (math.exp(positive) + count * g)))
     assert debiased_loss(a, b, prior, relation, temperature).item() == pytest.approx(sum(losses) / 8, rel=1e-9)
 
@@ -245,7 +251,26 @@ def test_terms_of_one_relation_and_of_three():
         ("jaccard", pytest.approx(0.6), 0.2),
     ]
     assert isinstance(second.relation, Within)
-    assert [t.name for t in contrast_terms(Jaccard(), 0.2, (0.5, 0.5))] == ["cosine1", "cosine2"]
+
+
+@pytest.mark.parametrize("alphas", [(0.5, 0.5), (1 / 3, 2 / 3), (0.1, 0.9), (0.7, 0.3), (0.58, 0.42)])
+def test_two_cosine_heads_without_the_index(alphas):
+    """The index has no weight, and is not computed; what the weights sum to may be off by rounding."""
+    terms = contrast_terms(Jaccard(), 0.2, alphas)
+    assert [(t.name, t.weight) for t in terms] == [("cosine1", alphas[0]), ("cosine2", alphas[1])]
+    off = (alphas[0], alphas[1] + 1e-16), (alphas[0], alphas[1] - 1e-15)
+    assert all(len(contrast_terms(Jaccard(), 0.2, weights)) == 2 for weights in off)
+
+
+def test_one_temperature_for_all_three_terms_of_eq_4():
+    assert [t.temperature for t in contrast_terms(Jaccard(), 0.25, (0.3, 0.3))] == [0.25] * 3
+
+
+def test_debiased_loss_has_the_gradient_of_a_learned_temperature():
+    a, b = random_unit(4), random_unit(4)
+    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda t: debiased_loss(a, b, 0.1, Cosine(), t), temperature)
+    torch.autograd.gradcheck(lambda t: kl_divergence(a, b, t), temperature)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +287,19 @@ def test_terms_of_one_relation_and_of_three():
 def test_errors_say_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.fixture(scope="module")
+def sayings() -> dict[str, list[str]]:
+    """In one process without the shape checks of the tests, which users do not have and which would come first."""
+    done = subprocess.run([sys.executable, nonsense.__file__], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("call", nonsense.CALLS)
+def test_nonsense_is_refused(sayings, call):
+    said, expected = sayings[call]
+    assert re.search(f"^ValueError: .*{expected}", said), said
 
 
 def test_public_names_exist():

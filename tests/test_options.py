@@ -26,7 +26,7 @@ def test_options_mirror_the_constructor(name):
     signature = inspect.signature(METHODS[name].__init__)
     expected = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "num_samples"]
     fields = {f.name: f for f in dataclasses.fields(options_of(name))}
-    derived = {f"relation_{key}" for key in ("eps",)} if "relation" in expected else set()
+    derived = {f"relation_{key}" for key in ("eps", "sharpness")} if "relation" in expected else set()
     assert set(fields) == {"name", *expected} | derived
     assert [f for f in fields if f in expected] == expected
     documented = inspect.getdoc(METHODS[name])
@@ -43,7 +43,7 @@ def test_relations_of_recipes_become_relations():
     )
     assert [t.name for t in method.terms] == ["cosine1", "cosine2", "jaccard"]
     assert method.terms[-1].relation.measure == "signed"
-    assert set(RELATIONS) == {"cosine", "euclidean", "jaccard", "jaccard-signed", "tanimoto"}
+    assert set(RELATIONS) == {"cosine", "euclidean", "jaccard", "jaccard-signed", "jaccard-softplus", "tanimoto"}
 
 
 def test_unknown_options_and_methods_are_refused():

@@ -1,5 +1,9 @@
 """Losses: pure functions of tensors, each named after what the papers call it.
 
+A temperature is a positive number, or a tensor without dimensions that is learned: its gradient flows, in the plain
+form and by blocks. Every loss refuses shapes and numbers that make no sense with a `ValueError`, without a look at the
+values of tensors. By blocks (many pairs, or `block=N`) there are first derivatives only; `block=None` has all.
+
 None of them talks to other ranks: a method gathers what it compares, then calls one of these. Similarities are
 those of `relatum.relations`: larger is more alike. All softmaxes subtract their maximum, so that temperatures down
 to 0.01 are safe, and all are averaged over the anchors.
@@ -9,12 +13,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from relatum.core.precision import full_precision
-from relatum.losses import blocks
+from relatum.losses import blocks, checks
 from relatum.losses.blocks import Block
 from relatum.relations import Cosine, Jaccard, Relation, Within
 
@@ -37,52 +41,57 @@ __all__ = [
 ]
 
 
+Temperature = float | int | Float[Tensor, ""]
+
+
 class Term(NamedTuple):
     """One weighted softmax contrast: `weight * L(relation / temperature)`, logged as `name`."""
 
     name: str
     relation: Relation
-    temperature: float
+    temperature: Temperature
     weight: float = 1.0
 
 
 def contrast_terms(
     relation: Relation,
-    temperature: float,
-    alphas: Sequence[float] = (),
-    cosine_temperature: float | None = None,
+    temperature: Temperature,
+    alphas: Sequence[float | int] = (),
+    cosine_temperature: Temperature | None = None,
 ) -> tuple[Term, ...]:
     """What a contrastive method compares: one relation, or one relation joined by the cosine of each space.
 
     With `alphas = (alpha_1, alpha_2)` and the Jaccard relation these are the three terms of "Beyond Linear Metric",
-    Eq. (4): `alpha_j` weighs the cosine contrast inside space j, and `1 - sum(alphas)` weighs `relation`.
+    Eq. (4): `alpha_j` weighs the cosine contrast inside space j, and `1 - sum(alphas)` weighs `relation`. A term of
+    weight 0 is left out: `alphas = (0.5, 0.5)` is two cosine heads without the Jaccard index, at no cost of it.
 
     Args:
         relation: how two embeddings compare.
         temperature: of the softmax over `relation`, and of the cosine terms unless they have their own.
         alphas: one weight in [0, 1] for each space of `relation`, or none.
-        cosine_temperature: of the cosine terms. The paper has one temperature; cosines and indices differ in range.
+        cosine_temperature: of the cosine terms; None is the one `tau` of Eq. (4). Cosines and indices differ in range.
 
     Raises:
         ValueError: for a temperature that is not positive, or weights that do not fit the relation.
     """
     cosine_temperature = temperature if cosine_temperature is None else cosine_temperature
-    for value in (temperature, cosine_temperature):
-        if not value > 0:
-            raise ValueError(f"the temperature is {value}; expected a positive number such as 0.2.")
+    checks.temperature(temperature)
+    checks.temperature(cosine_temperature, "cosine_temperature")
     if alphas and len(alphas) != relation.spaces:
         raise ValueError(
             f"alphas {tuple(alphas)} do not fit {relation}: expected one weight for each of its {relation.spaces} "
             "space(s), or none for the relation alone."
         )
-    if any(alpha < 0 for alpha in alphas) or sum(alphas) > 1:
+    rest = 1 - sum(alphas)
+    if abs(rest) < 1e-9:  # (0.1, 0.2, 0.7) sum to one but for rounding
+        rest = 0
+    if not all(alpha >= 0 for alpha in alphas) or not rest >= 0:
         raise ValueError(f"alphas {tuple(alphas)} are no weights: expected numbers >= 0 with a sum of at most 1.")
     terms = [
         Term(f"cosine{j + 1}", Within(Cosine(), j, relation.spaces), cosine_temperature, alpha)
         for j, alpha in enumerate(alphas)
         if alpha > 0
     ]
-    rest = 1 - sum(alphas)
     if rest > 0:
         terms.append(Term(type(relation).__name__.lower(), relation, temperature, rest))
     return tuple(terms)
@@ -90,7 +99,7 @@ def contrast_terms(
 
 @full_precision
 def contrastive_loss(
-    positive: Float[Tensor, " n"], negatives: Float[Tensor, "n m"], temperature: float = 1.0
+    positive: Float[Tensor, " n"], negatives: Float[Tensor, "n m"], temperature: Temperature = 1.0
 ) -> Float[Tensor, ""]:
     """`-log(e^{s+/t} / (e^{s+/t} + sum_j e^{s-_j/t}))`, "Beyond Linear Metric", Section 2.2 (InfoNCE).
 
@@ -99,19 +108,29 @@ def contrastive_loss(
         negatives: its similarities with the negative keys.
         temperature: `t > 0`.
     """
+    checks.temperature(temperature)
+    checks.alike(1, positive=positive)
+    checks.alike(2, negatives=negatives)
+    if len(positive) != len(negatives) or not negatives.numel():
+        raise ValueError(
+            f"{len(positive)} positives and negatives of the shape {tuple(negatives.shape)}; expected a row of "
+            "at least one negative for each positive."
+        )
     logits = torch.cat([positive[:, None], negatives], dim=1) / temperature
     return (logits.logsumexp(1) - logits[:, 0]).mean()
 
 
 @full_precision
 def triplet_loss(
-    positive: Float[Tensor, "*n"], negative: Float[Tensor, "*n"], margin: float = 0.0
+    positive: Float[Tensor, "*n"], negative: Float[Tensor, "*n"], margin: float | int = 0.0
 ) -> Float[Tensor, ""]:
     """`max(0, s- - s+ + m)`, averaged; Schroff et al. 2015, with the distances `d = -s`.
 
     Theorem 1 of "Beyond Linear Metric": at margin 0 and `s` divided by the temperature, its mean over the negatives
     of a query is at most the contrastive loss.
     """
+    checks.alike(None, positive=positive, negative=negative)
+    checks.number(margin, "margin")
     return (negative - positive + margin).clamp(min=0).mean()
 
 
@@ -122,6 +141,7 @@ def jaccard_triplet_loss(
     relation: Relation | None = None,
 ) -> Float[Tensor, ""]:
     """`-J(x, x+) + J(x, x-)`, "Beyond Linear Metric", Eq. (2), first line (the second has lost a sign)."""
+    checks.alike(2, query=query, positive=positive, negative=negative)
     relation = relation or Jaccard()
     return (relation.matched(query, negative) - relation.matched(query, positive)).mean()
 
@@ -130,7 +150,7 @@ def jaccard_contrastive_loss(
     query: Float[Tensor, "n d"],
     positive: Float[Tensor, "n d"],
     negatives: Float[Tensor, "m d"],
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     relation: Relation | None = None,
 ) -> Float[Tensor, ""]:
     """The smooth form of the Jaccard triplet loss, "Beyond Linear Metric", Eq. (3); printed with temperature 1."""
@@ -141,9 +161,9 @@ def jaccard_loss(
     query: Float[Tensor, "n d"],
     positive: Float[Tensor, "n d"],
     negatives: Float[Tensor, "m d"],
-    alpha1: float,
-    alpha2: float,
-    temperature: float,
+    alpha1: float | int,
+    alpha2: float | int,
+    temperature: Temperature,
     relation: Relation | None = None,
 ) -> dict[str, Tensor]:
     """The proposed loss of "Beyond Linear Metric", Eq. (4): its three weighted terms, to be summed.
@@ -165,8 +185,9 @@ def jaccard_loss(
 def two_view_contrast(
     a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], terms: Sequence[Term], block: Block = "auto"
 ) -> dict[str, Float[Tensor, ""]]:
-    """`nt_xent` of each term, weighted and named; by blocks, one visit of the pairs serves all terms."""
-    _refuse_one_image(a)
+    """`nt_xent` of each term, weighted and named; by blocks, one pass over the pairs serves all terms."""
+    checks.views(a, b)
+    _check(terms)
     size = blocks.size(block, [t.relation for t in terms], a, views=2)
     if size is None:
         return {t.name: t.weight * nt_xent(a, b, t.relation, t.temperature, block) for t in terms}
@@ -181,7 +202,9 @@ def query_key_contrast(
     terms: Sequence[Term],
     block: Block = "auto",
 ) -> dict[str, Float[Tensor, ""]]:
-    """`query_key_loss` of each term, weighted and named; by blocks, one visit of the pairs serves all terms."""
+    """`query_key_loss` of each term, weighted and named; by blocks, one pass over the pairs serves all terms."""
+    checks.keys(query, positive, negatives)
+    _check(terms)
     size = blocks.size(block, [t.relation for t in terms], query, negatives)
     if size is None:
         return {
@@ -197,7 +220,7 @@ def nt_xent(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "n d"],
     relation: Relation | None = None,
-    temperature: float = 0.5,
+    temperature: Temperature = 0.5,
     block: Block = "auto",
 ) -> Float[Tensor, ""]:
     """The contrastive loss of 2N views: 2N anchors, each with 2N - 1 keys (Chen et al. 2020, Algorithm 1).
@@ -209,10 +232,12 @@ def nt_xent(
         block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
 
     Raises:
-        ValueError: for fewer than two images, which leave no negative.
+        ValueError: for views of unlike shape, fewer than two images, which leave no negative, or a temperature that is
+            not positive.
     """
     relation = relation or Cosine()
-    _refuse_one_image(a)
+    checks.views(a, b)
+    checks.temperature(temperature)
     if (size := blocks.size(block, [relation], a, views=2)) is not None:
         return blocks.among_each_other((a, b), None, [(relation, temperature)], size)[0]
     z = torch.cat([a, b])
@@ -221,9 +246,11 @@ def nt_xent(
     return F.cross_entropy(logits, partner)
 
 
-def _refuse_one_image(views: Tensor) -> None:
-    if len(views) < 2:
-        raise ValueError(f"a batch of {len(views)} image has no negatives; expected at least 2 images.")
+def _check(terms: Sequence[Term]) -> None:
+    if not terms:
+        raise ValueError("no terms: expected at least one, as `contrast_terms` makes them.")
+    for term in terms:
+        checks.temperature(term.temperature, f"temperature of {term.name}")
 
 
 @full_precision
@@ -232,7 +259,7 @@ def query_key_loss(
     positive: Float[Tensor, "n d"],
     negatives: Float[Tensor, "m d"],
     relation: Relation | None = None,
-    temperature: float = 0.2,
+    temperature: Temperature = 0.2,
     block: Block = "auto",
 ) -> Float[Tensor, ""]:
     """The contrastive loss of queries against their own key and a set of negatives that all share (He et al. 2020).
@@ -246,6 +273,8 @@ def query_key_loss(
         block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
     """
     relation = relation or Cosine()
+    checks.keys(query, positive, negatives)
+    checks.temperature(temperature)
     if (size := blocks.size(block, [relation], query, negatives)) is not None:
         return blocks.with_keys(query, positive, negatives, [(relation, temperature)], size)[0]
     return contrastive_loss(relation.matched(query, positive), relation.all_pairs(query, negatives), temperature)
@@ -254,9 +283,9 @@ def query_key_loss(
 @full_precision
 def supcon_loss(
     z: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, " n"] | Bool[Tensor, " n"],
     relation: Relation | None = None,
-    temperature: float = 0.1,
+    temperature: Temperature = 0.1,
     block: Block = "auto",
 ) -> Float[Tensor, ""]:
     """`L_out` of Khosla et al. 2020, Eq. (2): the mean log-probability of all positives, outside the logarithm.
@@ -266,10 +295,12 @@ def supcon_loss(
 
     Args:
         z: one row a view.
-        labels: the class of each row; views of one image share theirs.
+        labels: the class of each row, an integer or a truth value; views of one image share theirs.
         block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
     """
     relation = relation or Cosine()
+    labels = checks.labels(labels, z)
+    checks.temperature(temperature)
     if (size := blocks.size(block, [relation], z)) is not None:
         return blocks.among_each_other((z,), labels, [(relation, temperature)], size)[0]
     logits = _without_self(relation.all_pairs(z, z) / temperature)
@@ -285,30 +316,29 @@ def supcon_loss(
 def debiased_loss(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "n d"],
-    class_prior: float = 0.1,
+    class_prior: float | int = 0.1,
     relation: Relation | None = None,
-    temperature: float = 0.5,
+    temperature: Temperature = 0.5,
 ) -> Float[Tensor, ""]:
     """The debiased contrastive loss of Chuang et al. 2020, Eq. (7) and (8), with one positive, in the 2N-view form.
 
     Of the M = 2N - 2 negatives a share `class_prior` is expected to be of the anchor's own class; it is estimated
     by the positive and taken out:
 
-        g = max((mean_j e^{s-_j/t} - class_prior e^{s+/t}) / (1 - class_prior), e^{lowest/t}),
+        g = max((mean_j e^{s-_j/t} - class_prior e^{s+/t}) / (1 - class_prior), e^{low/t}),
         L = -log(e^{s+/t} / (e^{s+/t} + M g)),
 
-    `lowest` being the least value of the relation (-1 for the cosine, as in the paper).
+    `low` being the least value of the relation (-1 for the cosine, as in the paper).
 
     Args:
         a, b: the embeddings of the two views of N images.
         class_prior: the probability `tau+` in [0, 1) that two images share a class; 0 gives `nt_xent`.
     """
-    if not 0 <= class_prior < 1:
-        raise ValueError(f"class_prior is {class_prior}; expected the probability of a class, in [0, 1).")
+    checks.views(a, b)
+    checks.number(class_prior, "class_prior", 0.0, 1.0)
+    checks.temperature(temperature)
     relation = relation or Cosine()
-    n = a.shape[0]
-    if n < 2:
-        raise ValueError(f"a batch of {n} image has no negatives; expected at least 2 images.")
+    n = len(a)
     z = torch.cat([a, b])
     logits = relation.all_pairs(z, z) / temperature
     rows = torch.arange(2 * n, device=z.device)
@@ -318,7 +348,7 @@ def debiased_loss(
     attraction = (positive - shift).exp()
     repulsion = (others - shift[:, None]).exp().sum(1)
     count = 2 * n - 2
-    floor = count * (relation.lowest / temperature - shift).exp()
+    floor = count * (relation.low / temperature - shift).exp()
     debiased = torch.maximum((repulsion - class_prior * count * attraction) / (1 - class_prior), floor)
     return ((attraction + debiased).log() + shift - positive).mean()
 
@@ -331,17 +361,20 @@ def _without_self(logits: Tensor) -> Tensor:
 @full_precision
 def soft_cross_entropy(logits: Float[Tensor, "n k"], target: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
     """`-sum_c target_c log softmax(logits)_c`, the mean over the batch; each row of `target` sums to one."""
+    checks.alike(2, logits=logits, target=target)
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
 @full_precision
 def kl_divergence(
-    student: Float[Tensor, "n k"], teacher: Float[Tensor, "n k"], temperature: float = 1.0
+    student: Float[Tensor, "n k"], teacher: Float[Tensor, "n k"], temperature: Temperature = 1.0
 ) -> Float[Tensor, ""]:
     """`T^2 KL(softmax(teacher / T) || softmax(student / T))`, the mean over the batch (Hinton et al. 2015).
 
     The factor `T^2` keeps the size of the gradient independent of the temperature. No gradient flows into `teacher`.
     """
+    checks.alike(2, student=student, teacher=teacher)
+    checks.temperature(temperature)
     teacher = teacher.detach()
     log_p = (student / temperature).log_softmax(1)
     log_q = (teacher / temperature).log_softmax(1)
