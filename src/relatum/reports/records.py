@@ -87,7 +87,12 @@ def read_record(path: Path) -> Record:
 
 
 def find_records(paths: Iterable[Path]) -> list[Record]:
-    """The Records that `paths` name: records, run folders, or folders with those in them, at any depth.
+    """The Records that `paths` name; see `record_files`."""
+    return list(record_files(paths).values())
+
+
+def record_files(paths: Iterable[Path]) -> dict[Path, Record]:
+    """The files of Records that `paths` name: records, run folders, or folders with those in them, at any depth.
 
     Other JSON in a folder is left out, and named in the log where it looks like a Record.
 
@@ -103,7 +108,7 @@ def find_records(paths: Iterable[Path]) -> list[Record]:
                 f"there is no record in {path}; expected a run folder that `relatum train` finished."
             )
         found |= {p.resolve(): record for p, record in records.items()}
-    return list(found.values())
+    return found
 
 
 def _records_below(folder: Path) -> Iterable[tuple[Path, Record]]:

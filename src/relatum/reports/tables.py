@@ -183,7 +183,7 @@ def _columns(records: Sequence[Record]) -> dict[str, str]:
 def _rows(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The records of each row, by its name."""
     rows: dict[str, list[Record]] = {}
-    for record, name in zip(records, _names(records)):
+    for record, name in zip(records, distinct_names(records)):
         rows.setdefault(name, []).append(record)
     for name, group in list(rows.items()):
         if _repeated(group) and len({_teacher(record) for record in group}) > 1:
@@ -205,7 +205,7 @@ def _teacher(record: Record) -> str:
     return str(record.recipe.get("method", {}).get("teacher", ""))
 
 
-def _names(records: Sequence[Record]) -> list[str]:
+def distinct_names(records: Sequence[Record]) -> list[str]:
     """The recipe of each record, with the fields in which its settings differ from others of that name."""
     settings = [{k: v for k, v in flat(record.recipe).items() if k not in INCIDENTAL} for record in records]
     values: dict[str, dict[str, list[object]]] = {}  # name -> field -> the values that namesakes have
