@@ -7,15 +7,19 @@ from dataclasses import replace
 
 import pytest
 
+from relatum import cli
 from relatum.reports import charts
 from relatum.reports.page import LIMIT, Cell, Neighbor, Page, png_of
 from relatum.reports.records import Record
+from relatum.reports.runs import page_of as page_of_runs
+from relatum.studies.page import page_of as page_of_study
+from test_studies import told
 
 
 def record(name: str, seed: int, top1: float) -> Record:
     history = [{"epoch": e, "seconds": 2.0, "task": 3.0 / e, "validation_top1": top1 * e / 3} for e in (1, 2, 3)]
     return Record(
-        recipe={"name": name, "train": {"seed": seed, "epochs": 3}, "method": {"name": name, "weight": top1}},
+        recipe={"name": name, "train": {"seed": seed, "epochs": 3}, "method": {"name": name, "weight": ord(name[0])}},
         seed=seed,
         versions={},
         commit="",
@@ -99,6 +103,44 @@ def test_a_page_that_grows_too_large_is_refused():
     made.text("Much", ["x" * LIMIT])
     with pytest.raises(ValueError, match="'Much' takes"):
         made.html()
+
+
+def test_the_page_of_runs_shows_what_they_measured(tmp_path):
+    runs = {tmp_path / f"{r.seed}-{name}": r for name, group in GROUPS.items() for r in group}
+    text = page_of_runs(runs, {}).html()
+    assert '<td data-value="42">42.00</td>' in text
+    assert "plain seed 0 and plain seed 1 and 1 more" in text
+
+
+def test_the_page_of_a_study_shows_its_differences(tmp_path):
+    made = told(tmp_path, (50.0, 51.0, 49.0, 50.5, 50.0, 49.5), (52.1, 53.0, 51.2, 52.4, 52.0, 51.6))
+    text = page_of_study(made).html()
+    assert "smooth: +2.05 (+1.94 to +2.16), 6 seeds" in text
+    assert "<td class=apart>better</td>" in text
+
+
+def test_a_study_without_a_run_has_no_page(tmp_path):
+    with pytest.raises(ValueError, match="relatum study small --scale cpu"):
+        page_of_study(told(tmp_path, (), ()))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["runs/none"], "there is no study and no run 'runs/none'"),
+        (["jacard-2"], "did you mean jaccard-2"),
+        (["jaccard-2", "--out", "page.md"], "a page is written as .html"),
+        ([], "needs a study or runs"),
+    ],
+)
+def test_what_is_no_report_is_refused(monkeypatch, capsys, tmp_path, args, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["relatum", "report", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
