@@ -9,7 +9,7 @@ from benchmarks.harness import Benchmark, Case, Job, Outcome, Target, run
 from torch import Tensor
 
 from relatum.losses.objectives import contrast_terms, query_key_contrast, supcon_loss, two_view_contrast
-from relatum.relations import Cosine, Jaccard
+from relatum.relations import Cosine, Euclidean, Jaccard, Relation, Tanimoto
 
 WIDTH = 128
 TEMPERATURE = 0.2
@@ -17,12 +17,42 @@ ALLOCATORS = {
     "default": {},
     "kept": {"MALLOC_MMAP_THRESHOLD_": str(2**40), "MALLOC_TRIM_THRESHOLD_": str(2**40)},
 }
+
+
+def by_autograd(relation: Relation) -> Relation:
+    """The same relation without its derivative by hand: blocks differentiate its value, a tile at a time."""
+    kind = type(relation)
+    relation.__class__ = type(kind.__name__, (kind,), {"value": lambda self, *x: kind.value(self, *x), "bounded": True})
+    relation.__class__.low, relation.__class__.high = kind.low, kind.high
+    return relation
+
+
+BY_AUTOGRAD = {
+    "cosine": by_autograd(Cosine()),
+    "tanimoto": by_autograd(Tanimoto()),
+    "jaccard": by_autograd(Jaccard()),
+    "softplus": by_autograd(Jaccard("softplus")),
+}
 TERMS = {
     "cosine": contrast_terms(Cosine(), TEMPERATURE),
+    "tanimoto": contrast_terms(Tanimoto(), TEMPERATURE),
+    "euclidean": contrast_terms(Euclidean(), TEMPERATURE),
+    "softplus": contrast_terms(Jaccard("softplus"), TEMPERATURE),
     "jaccard": contrast_terms(Jaccard(), TEMPERATURE),
     "three-term": contrast_terms(Jaccard(), TEMPERATURE, (0.3, 0.3)),
 }
-TASKS = ("cosine", "jaccard", "three-term", "cosine-keys", "jaccard-keys", "three-term-keys", "supcon")
+TASKS = (
+    "cosine",
+    "tanimoto",
+    "jaccard",
+    "softplus",
+    "euclidean",
+    "three-term",
+    "cosine-keys",
+    "jaccard-keys",
+    "three-term-keys",
+    "supcon",
+)
 SPEED = {"cosine": 3, "jaccard": 2, "three-term": 2}  # asked of the blocks, from 8,192 rows on
 
 
@@ -42,6 +72,8 @@ def loss_of(task: str, side: str, args: argparse.Namespace) -> Callable[[Tensor]
     if task == "supcon":
         return lambda z: supcon_loss(z, torch.arange(len(z), device=z.device) % 100, Cosine(), TEMPERATURE, size)
     terms = TERMS[task.removesuffix("-keys")]
+    if side == "by autograd":
+        terms = contrast_terms(BY_AUTOGRAD[task], TEMPERATURE)
     if task.endswith("-keys"):
         return lambda z: sum(
             query_key_contrast(z, z.detach().roll(1, 0), z.detach(), terms, size).values(), z.new_zeros(())
@@ -50,7 +82,7 @@ def loss_of(task: str, side: str, args: argparse.Namespace) -> Callable[[Tensor]
 
 
 def inputs(task: str, rows: int, device: str) -> Tensor:
-    spaces = 2 if task.startswith(("jaccard", "three-term")) else 1
+    spaces = 2 if task.startswith(("jaccard", "softplus", "three-term")) else 1
     generator = torch.Generator().manual_seed(0)
     return torch.randn(rows, spaces * WIDTH, generator=generator).to(device).requires_grad_()
 
@@ -86,6 +118,8 @@ def cases(args: argparse.Namespace) -> dict[str, Case]:
     found = {}
     for task in args.tasks:
         peers = ("lightly", "pytorch-metric-learning") if task == "cosine" else ()
+        if task in BY_AUTOGRAD:
+            peers = ("by autograd", *peers)
         for rows in args.sizes:
             sides = ("blocks", *(("plain", *peers) if rows <= args.largest_plain else ()))
             targets = []
@@ -108,7 +142,8 @@ BENCHMARK = Benchmark(
         "gradient must agree to 0.1 %. `rows` is the side of the matrix of pairs: N = rows / 2 images for the 2N-view "
         "losses, as many queries as negatives for query/keys. The allocator `default` is that of the C library as it "
         "comes, `kept` gives no memory back to the system: the page faults of fresh matrices are a large part of the "
-        "plain forms' cost. `blocks` is what Relatum takes by itself at each size: plain below a measured one."
+        "plain forms' cost. `blocks` is what Relatum takes by itself at each size: plain below a measured "
+        "one. `by autograd`: the same blocks, without the derivative that the relation has by hand."
     ),
     limits=(
         "how much of a step the loss is: at batches that an encoder usually takes, next to nothing (see `jaccard`). A "
