@@ -1,0 +1,112 @@
+"""No method without labels collapses: its embeddings keep more directions than those of attraction alone.
+
+Attraction alone, with the same networks, images and steps, is what each method would be without what holds images apart
+(negatives; or the predictor and the stopped gradient; or the decorrelation). Each method is also planted with that very
+defect, and must then be found.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cases import build
+from relatum.core.types import Batch
+from relatum.evaluation.geometry import effective_rank
+from relatum.methods import METHODS, Method
+from relatum.methods.contrastive import debiased, moco, simclr
+
+STEPS, IMAGES, SIZE = 40, 16, 16
+LEAST = 1.3
+"""How many times the directions of attraction alone; the five methods have 1.5 to 2.5 times."""
+
+WITHOUT_LABELS = [name for name, method in METHODS.items() if not method.needs_labels]
+
+
+def images() -> torch.Tensor:
+    """Smooth random patterns, of which noise makes the views."""
+    generator = torch.Generator().manual_seed(5)
+    return F.interpolate(torch.randn(IMAGES, 3, 4, 4, generator=generator), size=(SIZE, SIZE), mode="bilinear")
+
+
+def attraction(a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"attraction": -F.cosine_similarity(a, b).mean()}
+
+
+def directions(method: Method, losses: Callable[[Batch], dict[str, torch.Tensor]]) -> float:
+    """The effective rank of the embeddings that some steps of `losses` leave."""
+    optimizer = torch.optim.SGD((p for p in method.parameters() if p.requires_grad), 0.5, momentum=0.9)
+    method.train()
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(step)
+        torch.manual_seed(step)
+        views = (images() + 0.3 * torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator) for _ in range(2))
+        sum(losses(Batch.unlabeled(*views)).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((step + 1) / STEPS)
+    with torch.no_grad():
+        return effective_rank(F.normalize(method.projector(method.backbone.embed(images()))))
+
+
+@cache
+def directions_of_attraction(name: str) -> float:
+    twin = build(name)
+
+    def attract(batch: Batch) -> dict[str, torch.Tensor]:
+        return attraction(*(twin.projector(twin.backbone.embed(view)) for view in batch.views))
+
+    return directions(twin, attract)
+
+
+def require_no_collapse(name: str, method: Method) -> None:
+    assert directions(method, method.losses) > LEAST * directions_of_attraction(name)
+
+
+@pytest.mark.parametrize("name", WITHOUT_LABELS)
+def test_embeddings_keep_apart(name):
+    require_no_collapse(name, build(name))
+
+
+def simclr_without_negatives(method, monkeypatch):
+    monkeypatch.setattr(simclr, "two_view_contrast", lambda a, b, terms: attraction(a, b))
+
+
+def debiased_without_negatives(method, monkeypatch):
+    monkeypatch.setattr(debiased, "debiased_loss", lambda a, b, *rest: attraction(a, b)["attraction"])
+
+
+def moco_without_negatives(method, monkeypatch):
+    method.momentum = method.final_momentum = 0.0  # a slow copy would only take longer
+    monkeypatch.setattr(moco, "query_key_contrast", lambda query, keys, queue, terms: attraction(query, keys))
+
+
+def byol_without_predictor(method, monkeypatch):
+    method.predictor = nn.Identity()
+    method.copy.project = lambda view: method.projector(method.backbone.embed(view))
+
+
+def simsiam_without_predictor(method, monkeypatch):
+    method.predictor = nn.Identity()
+    monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: tensor)
+
+
+COLLAPSED = {
+    "simclr": simclr_without_negatives,
+    "debiased": debiased_without_negatives,
+    "moco": moco_without_negatives,
+    "byol": byol_without_predictor,
+    "simsiam": simsiam_without_predictor,
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_LABELS)
+def test_a_method_that_collapses_is_found(name, monkeypatch):
+    directions_of_attraction(name)  # before anything is planted
+    method = build(name)
+    COLLAPSED[name](method, monkeypatch)
+    with pytest.raises(AssertionError):
+        require_no_collapse(name, method)
