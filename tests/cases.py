@@ -22,6 +22,7 @@ CLASSES, SAMPLES, SIZE, IMAGES = 5, 40, 16, 8
 VIEWS = {"single": 1, "two-views": 2, "same-class-pairs": 2, "triples": 3}
 
 SMALL = {
+    "barlow-twins": {"hidden_width": 16, "out_width": 8},
     "byol": {"hidden_width": 16, "out_width": 8},
     "moco": {"queue_size": 24, "key_splits": 2},
     "simsiam": {"out_width": 16, "bottleneck": 8},

@@ -38,6 +38,38 @@ def distillation(student, teacher, temperature):
     return temperature**2 * divergence(softened(teacher, temperature), student, temperature)
 
 
+def decoupled(student, teacher, labels, temperature):
+    """The two divergences of Zhao et al. 2022, each the mean over images, without the factor T^2."""
+    target = others = 0.0
+    for zs, zt, y in zip(student, teacher, labels):
+        ps, pt = softmax(zs, temperature), softmax(zt, temperature)
+        for s, t in ((ps[y], pt[y]), (1 - ps[y], 1 - pt[y])):
+            target += t * math.log(t / s)
+        wrong = [c for c in range(len(ps)) if c != y]
+        qs, qt = ([p[c] / sum(p[c] for c in wrong) for c in wrong] for p in (ps, pt))
+        others += sum(t * math.log(t / s) for s, t in zip(qs, qt))
+    return target / len(student), others / len(student)
+
+
+def barlow_twins(a, b):
+    """The invariance and the redundancy of Zbontar et al. 2021."""
+    n, d = len(a), len(a[0])
+    invariance = redundancy = 0.0
+
+    def centered(z, i):
+        mean = sum(row[i] for row in z) / n
+        return [row[i] - mean for row in z]
+
+    for i, j in itertools.product(range(d), repeat=2):
+        x, y = centered(a, i), centered(b, j)
+        c = sum(p * q for p, q in zip(x, y)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
+        if i == j:
+            invariance += (1 - c) ** 2
+        else:
+            redundancy += c**2
+    return invariance, redundancy
+
+
 def huber(x):
     return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
 

@@ -17,7 +17,7 @@ from cases import build
 from relatum.core.types import Batch
 from relatum.evaluation.geometry import effective_rank
 from relatum.methods import METHODS, Method
-from relatum.methods.contrastive import debiased, moco, simclr
+from relatum.methods.contrastive import barlow_twins, debiased, moco, simclr
 
 STEPS, IMAGES, SIZE = 40, 16, 16
 LEAST = 1.3
@@ -79,6 +79,10 @@ def debiased_without_negatives(method, monkeypatch):
     monkeypatch.setattr(debiased, "debiased_loss", lambda a, b, *rest: attraction(a, b)["attraction"])
 
 
+def barlow_twins_without_decorrelation(method, monkeypatch):
+    monkeypatch.setattr(barlow_twins, "barlow_terms", lambda a, b: (*attraction(a, b).values(), torch.zeros(())))
+
+
 def moco_without_negatives(method, monkeypatch):
     method.momentum = method.final_momentum = 0.0  # a slow copy would only take longer
     monkeypatch.setattr(moco, "query_key_contrast", lambda query, keys, queue, terms: attraction(query, keys))
@@ -97,6 +101,7 @@ def simsiam_without_predictor(method, monkeypatch):
 COLLAPSED = {
     "simclr": simclr_without_negatives,
     "debiased": debiased_without_negatives,
+    "barlow-twins": barlow_twins_without_decorrelation,
     "moco": moco_without_negatives,
     "byol": byol_without_predictor,
     "simsiam": simsiam_without_predictor,

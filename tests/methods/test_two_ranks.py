@@ -17,7 +17,7 @@ STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
 
 GATHERS = (
-    *("simclr", "debiased", "supcon", "moco", "moco-symmetric"),
+    *("simclr", "debiased", "barlow-twins", "supcon", "moco", "moco-symmetric"),
     *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""

@@ -1,6 +1,7 @@
 """One paper, one file. `METHODS` names them all."""
 
 from relatum.methods.base import Method
+from relatum.methods.contrastive.barlow_twins import BarlowTwins
 from relatum.methods.contrastive.byol import BYOL
 from relatum.methods.contrastive.debiased import Debiased
 from relatum.methods.contrastive.moco import MoCo
@@ -11,6 +12,7 @@ from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
 from relatum.methods.distill.corsd import CORSD
 from relatum.methods.distill.cs_kd import CSKD
+from relatum.methods.distill.dkd import DKD
 from relatum.methods.distill.dml import DML
 from relatum.methods.distill.fitnet import FitNet
 from relatum.methods.distill.kd import KD
@@ -30,12 +32,14 @@ METHODS: dict[str, type[Method]] = {
     "byol": BYOL,
     "simsiam": SimSiam,
     "debiased": Debiased,
+    "barlow-twins": BarlowTwins,
     # with labels
     "supcon": SupCon,
     "supervised": Supervised,
     "label-smoothing": LabelSmoothing,
     # from a teacher
     "kd": KD,
+    "dkd": DKD,
     "fitnet": FitNet,
     "at": AT,
     "sp": SP,

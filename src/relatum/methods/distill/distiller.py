@@ -37,12 +37,8 @@ class Distiller(Classifying):
         self.task_weight = at_least_zero("task_weight", task_weight)
         self.kd_weight = at_least_zero("kd_weight", kd_weight)
         self.temperature = positive("the temperature", temperature, 4)
-        if kd_weight and teacher.num_classes != backbone.num_classes:
-            raise ValueError(
-                f"the teacher {teacher.name} has {teacher.num_classes} classes and the student {backbone.name} has "
-                f"{backbone.num_classes}; their logits compare only where both were trained on the same classes: "
-                "choose another teacher, or kd_weight=0 where the method has other terms."
-            )
+        if kd_weight:
+            require_same_classes(backbone, teacher)
         self.teacher = Frozen(teacher)
 
     def features(self, batch: Batch) -> tuple[Features, Features, Int[Tensor, " n"]]:
@@ -59,6 +55,22 @@ class Distiller(Classifying):
         if self.kd_weight:
             terms["kd"] = self.kd_weight * kl_divergence(logits, class_logits(teacher), self.temperature)
         return terms
+
+
+def require_same_classes(student: Backbone, teacher: Backbone, least: int = 1) -> None:
+    """Raise unless the logits of two networks compare.
+
+    Raises:
+        ValueError: for other numbers of classes, or fewer than `least`.
+    """
+    if teacher.num_classes != student.num_classes:
+        raise ValueError(
+            f"the teacher {teacher.name} has {teacher.num_classes} classes and the student {student.name} has "
+            f"{student.num_classes}; their logits compare only where both were trained on the same classes: choose "
+            "another teacher, or kd_weight=0 where the method has other terms."
+        )
+    if student.num_classes < least:
+        raise ValueError(f"{student.name} has {student.num_classes} class(es); expected at least {least}.")
 
 
 def same_size(
