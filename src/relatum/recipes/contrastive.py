@@ -125,6 +125,13 @@ SHARED = named(
             cost="that of simclr.",
             published=(Number(81.9, "k-NN", _LIGHTLY),),
         ),
+        "barlow-twins": Entry(
+            "Barlow Twins: coordinates correlate with themselves alone.",
+            _with("barlow-twins"),
+            source="Zbontar et al. 2021, with a projector of 2048 instead of 8192.",
+            cost="that of simclr, and a matrix of 2048 x 2048 a step.",
+            published=(Number(84.2, "k-NN", _LIGHTLY),),
+        ),
         "debiased": Entry(
             "SimCLR with the debiased contrastive loss.",
             _with("debiased", class_prior=0.1),

@@ -128,6 +128,12 @@ FROM_A_TEACHER = named(
             _of(1, 78.34),
             _tian(70.66),
         ),
+        "dkd": _student(
+            "Decoupled knowledge distillation: the true class and the wrong ones apart.",
+            "dkd",
+            "Zhao et al. 2022, with the weights 1 and 8 and T = 4, without their warm-up.",
+            Number(71.97, "top-1", "Zhao et al. 2022, resnet56 -> resnet20 under step-240, the best epoch"),
+        ),
         "fitnet": _student(
             "FitNet: a map inside the teacher as a hint.",
             "fitnet",

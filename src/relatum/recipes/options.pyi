@@ -79,6 +79,14 @@ class DebiasedOptions(MethodOptions):
     out_width: int = ...
 
 @dataclass(frozen=True)
+class BarlowTwinsOptions(MethodOptions):
+    name: Literal["barlow-twins"] = ...
+    weight: float = ...
+    hidden_width: int = ...
+    out_width: int = ...
+    layers: int = ...
+
+@dataclass(frozen=True)
 class SupConOptions(MethodOptions):
     name: Literal["supcon"] = ...
     relation: RelationName = ...
@@ -103,6 +111,15 @@ class KDOptions(MethodOptions):
     teacher: str = ...
     task_weight: float = ...
     kd_weight: float = ...
+    temperature: float = ...
+
+@dataclass(frozen=True)
+class DKDOptions(MethodOptions):
+    name: Literal["dkd"] = ...
+    teacher: str = ...
+    alpha: float = ...
+    beta: float = ...
+    task_weight: float = ...
     temperature: float = ...
 
 @dataclass(frozen=True)
@@ -244,10 +261,12 @@ AnyOptions: TypeAlias = (
     | BYOLOptions
     | SimSiamOptions
     | DebiasedOptions
+    | BarlowTwinsOptions
     | SupConOptions
     | SupervisedOptions
     | LabelSmoothingOptions
     | KDOptions
+    | DKDOptions
     | FitNetOptions
     | ATOptions
     | SPOptions
@@ -339,6 +358,16 @@ def options(
 
 @overload
 def options(
+    name: Literal["barlow-twins"],
+    *,
+    weight: float = ...,
+    hidden_width: int = ...,
+    out_width: int = ...,
+    layers: int = ...,
+) -> BarlowTwinsOptions: ...
+
+@overload
+def options(
     name: Literal["supcon"],
     *,
     relation: RelationName = ...,
@@ -370,6 +399,17 @@ def options(
     kd_weight: float = ...,
     temperature: float = ...,
 ) -> KDOptions: ...
+
+@overload
+def options(
+    name: Literal["dkd"],
+    *,
+    teacher: str = ...,
+    alpha: float = ...,
+    beta: float = ...,
+    task_weight: float = ...,
+    temperature: float = ...,
+) -> DKDOptions: ...
 
 @overload
 def options(
