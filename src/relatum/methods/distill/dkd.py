@@ -51,8 +51,8 @@ class DKD(Distiller, pairing="single"):
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         student, teacher, labels = self.features(batch)
-        scaled = [class_logits(features) / self.temperature for features in (student, teacher)]
-        target, others = (self.temperature**2 * divergence for divergence in decoupled_divergences(*scaled, labels))
+        own, goal = (class_logits(features) / self.temperature for features in (student, teacher))
+        target, others = (self.temperature**2 * divergence for divergence in decoupled_divergences(own, goal, labels))
         return self.class_terms(student, teacher, labels) | {
             "target": self.alpha * target,
             "others": self.beta * others,
