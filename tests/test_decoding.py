@@ -2,13 +2,14 @@
 
 import io
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from relatum.data.decoding import BadImage, decode, fit
+from relatum.data.decoding import BadImage, decode, fit, size_of
 
 GRADIENT = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
 COLORS = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], 2)
@@ -56,7 +57,9 @@ def test_exif_orientation_is_undone(orientation):
     }[orientation](COLORS)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert (values(encoded(Image.fromarray(COLORS), "PNG", exif=exif)) == shown).all()
+    content = encoded(Image.fromarray(COLORS), "PNG", exif=exif)
+    assert (values(content) == shown).all()
+    assert size_of(content, "") == shown.shape[1::-1]
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
@@ -141,6 +144,19 @@ def test_decompression_bomb_is_refused(factor, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(3000 / factor))
     with pytest.raises(BadImage, match=r"bomb\.png.*pixels"):
         decode(content, "bomb.png")
+
+
+def test_an_exif_block_that_cannot_be_written_does_not_hide_the_picture(monkeypatch):
+    """Pillow's own turning writes the block anew, and fails at fields of odd types; the pixels are all we want."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.fromarray(COLORS), "PNG", exif=exif)
+
+    def unwritable(self, offset=8):
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(Image.Exif, "tobytes", unwritable)
+    assert values(content).shape == (12, 8, 3)
 
 
 def test_missing_file_is_not_called_a_bad_image(tmp_path):

@@ -38,7 +38,9 @@ def run(args: Sequence[str]) -> None:
 
     recipe = recipe_of(folder)
     # Streamed images keep the names of their files.
-    source = sources.load(chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image, resident="no")
+    source = sources.load(
+        chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image, resident="no", together=True
+    )
     backbone, info = load_encoder(building.encoder_of(str(folder)))
     source = replace(source, mean=info.mean, std=info.std)
     device = device_of(recipe)

@@ -1,5 +1,6 @@
 """Images with labels, resident or streamed; parts of them, and what is computed from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -10,41 +11,59 @@ from PIL import Image
 from torch import Tensor
 
 from relatum.core.randomness import generator_of
-from relatum.data.decoding import decode, fit
+from relatum.data.decoding import decode, fit, size_of
 
 SAMPLE = 2_000  # images that mean and standard deviation are computed from
 
 
 @runtime_checkable
 class Encoded(Protocol):
-    """Image files at random access: `encoded[i]` is (name for errors, bytes of the file)."""
+    """Image files at random access.
+
+    `encoded[i]` is (name for errors, bytes of the file, or the picture); `name(i)` is the name alone. `made_of()` is
+    (paths of the sources, what changes when they do), from which a cache knows them again; or None.
+    """
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> tuple[str, bytes]: ...
+    def __getitem__(self, i: int) -> tuple[str, bytes | Image.Image]: ...
+    def name(self, i: int) -> str: ...
+    def made_of(self) -> tuple[tuple[str, ...], str] | None: ...
 
 
 @dataclass(frozen=True)
 class ResidentImages:
-    """A whole set in memory: `images` "n c h w" in uint8; `labels` in [0, number of classes), or -1 for none."""
+    """A whole set in memory.
+
+    Attributes:
+        images: "n c h w", 0 to 255.
+        labels: classes in [0, number of classes), or -1 for none.
+        files: the name of the file of each image, where it came from one.
+    """
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def names(self) -> list[str]:
-        """What errors and tables call each image: its number, since arrays have no names."""
-        return [str(i) for i in range(len(self))]
+        """What errors and tables call each image: its file, or its number, since arrays have no names."""
+        return [str(i) for i in range(len(self))] if self.files is None else list(self.files)
 
     def read(self, i: int) -> UInt8[Tensor, "c h w"]:
         """Image number `i`."""
         return self.images[i]
 
+    def histogram(self, i: int) -> Int[np.ndarray, "c 256"]:
+        """How often each value occurs in each channel of image number `i`."""
+        return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in self.images[i].cpu().numpy()])
+
     def subset(self, index: Int[Tensor, " m"]) -> "ResidentImages":
         """The images with the numbers `index`, in that order."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        files = None if self.files is None else tuple(self.files[i] for i in index.tolist())
+        return replace(self, images=self.images[index], labels=self.labels[index], files=files)
 
 
 @dataclass(frozen=True)
@@ -75,19 +94,33 @@ class StreamedImages:
             BadImage: it cannot be decoded.
         """
         name, encoded = self.encoded[int(self.rows[i])]
-        image = decode(encoded, name)
+        image = decode(encoded, name) if isinstance(encoded, bytes) else encoded
         if self.boxes is not None:
             image = image.crop(tuple(self.boxes[i].tolist()))
         return image if self.size is None else fit(image, self.size)
 
+    def size_of(self, i: int) -> tuple[int, int]:
+        """(width, height) of `picture(i)`, without decoding it."""
+        if self.size is not None:
+            return self.size, self.size
+        if self.boxes is not None:
+            left, top, right, bottom = self.boxes[i].tolist()
+            return right - left, bottom - top
+        name, encoded = self.encoded[int(self.rows[i])]
+        return size_of(encoded, name) if isinstance(encoded, bytes) else encoded.size
+
     @property
     def names(self) -> list[str]:
         """What errors and tables call each image: its file, or its row."""
-        return [self.encoded[row][0] for row in self.rows.tolist()]
+        return [self.encoded.name(row) for row in self.rows.tolist()]
 
     def read(self, i: int) -> UInt8[Tensor, "3 h w"]:
         """`picture(i)` as a tensor."""
         return to_tensor(self.picture(i))
+
+    def histogram(self, i: int) -> Int[np.ndarray, "3 256"]:
+        """How often each value occurs in each channel of image number `i`."""
+        return histogram_of(self.picture(i))
 
     def subset(self, index: Int[Tensor, " m"]) -> "StreamedImages":
         """The images with the numbers `index`, in that order."""
@@ -98,18 +131,36 @@ class StreamedImages:
 Images: TypeAlias = ResidentImages | StreamedImages
 
 
-def mean_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def histogram_of(picture: Image.Image) -> Int[np.ndarray, "3 256"]:
+    """How often each value occurs in each channel of an RGB picture."""
+    return np.array(picture.histogram()).reshape(3, 256)
+
+
+def sample_of(count: int) -> list[int]:
+    """The numbers of the images, among `count`, that mean and standard deviation are computed from: always the same."""
+    return torch.randperm(count, generator=generator_of(0))[:SAMPLE].sort().values.tolist()
+
+
+def mean_std(
+    images: Images, known: Mapping[int, Int[np.ndarray, "c 256"]] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the pixels in [0, 1], per channel, each image with the same weight.
 
-    From a random sample of 2,000 images, the same each time; all where there are fewer.
+    From a random sample of 2,000 images, the same each time; all where there are fewer. They follow, exactly, from
+    how often each of the 256 values occurs: an image of any size takes no more memory than it takes decoded.
+
+    Args:
+        images: the training images.
+        known: histograms of images that were met before, by their number.
     """
-    chosen = torch.randperm(len(images), generator=generator_of(0))[:SAMPLE].sort().values
-    moments = torch.zeros(2, 3, dtype=torch.float64)
-    for i in chosen.tolist():
-        pixels = images.read(i).flatten(1).double() / 255
-        moments += torch.stack([pixels.mean(1), pixels.square().mean(1)])
-    mean, square = moments / len(chosen)
-    std = (square - mean.square()).clamp(min=255**-2).sqrt()  # images of one color must not divide by zero
+    chosen, known = sample_of(len(images)), known or {}
+    values = np.arange(256) / 255
+    moments = 0.0
+    for i in chosen:
+        counts = known[i] if i in known else images.histogram(i)
+        moments = moments + counts @ np.stack([values, values**2], 1) / counts[0].sum()
+    mean, square = np.asarray(moments).T / len(chosen)
+    std = np.sqrt(np.maximum(square - mean**2, 255.0**-2))  # images of one color must not divide by zero
     return tuple(mean.tolist()), tuple(std.tolist())
 
 

@@ -52,7 +52,9 @@ def prepare(recipe: Recipe) -> Prepared:
             neighbors than images.
     """
     data = recipe.data
-    source = sources.load(data.source, root=data.root, on_bad_image=data.on_bad_image, resident=data.resident)
+    source = sources.load(
+        data.source, root=data.root, on_bad_image=data.on_bad_image, resident=data.resident, labels=data.labels
+    )
     images = source.train
     if data.train_images is not None:
         images = first(images, data.train_images, seed=SPLIT_SEED)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from relatum.data.sources import NAMED
+from relatum.data.catalog import CATALOG
 from relatum.methods import METHODS
 from relatum.networks.backbones import BACKBONES
 from relatum.networks.small_resnets import SMALL_RESNETS
@@ -36,7 +36,7 @@ def index_text() -> str:
         "methods": {name: _method(name) for name in METHODS},
         "relations": {name: _first_line(getattr(make, "func", make)) for name, make in RELATIONS.items()},
         "backbones": dict.fromkeys([*BACKBONES, *SMALL_RESNETS], ""),
-        "data": dict.fromkeys(NAMED, ""),
+        "data": {name: facts.about for name, facts in CATALOG.items()},
     }
     parts = []
     for what, rows in tree.items():

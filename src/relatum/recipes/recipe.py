@@ -60,9 +60,11 @@ class Data:
     """The images."""
 
     source: str = "cifar10"
-    """A name of `relatum list`, a folder of images, a Parquet file or folder, or hf:OWNER/NAME."""
+    """A name of `relatum list`, a folder, .zip or pattern of images, a Parquet file or folder, or hf:OWNER/NAME."""
     root: str = ".data"
     """Where named sets are found, or downloaded to."""
+    labels: str = "folders"
+    """Of a folder, .zip or pattern: folders (a class a sub-folder), none, or FILE.csv with columns file and label."""
     train_images: int | None = None
     """Use this many training images, a fixed class-balanced part; none for all."""
     validation: float = 0.1
