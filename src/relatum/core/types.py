@@ -1,4 +1,4 @@
-"""The nouns that every module shares: what a method eats, and what a backbone gives."""
+"""The nouns that every module shares: what a method takes, and what a backbone gives."""
 
 from typing import NamedTuple
 

@@ -16,7 +16,7 @@ def mlp(widths: tuple[int, ...], *, batch_norm: bool = True, last_norm: bool = F
     """Fully connected layers with ReLU between them.
 
     Args:
-        widths: of the input, of each hidden layer, and of the output.
+        widths: widths of the input, of each hidden layer, and of the output.
         batch_norm: normalize the hidden layers.
         last_norm: normalize the output too, without learned scale and shift (as SimSiam's projector does).
     """
@@ -40,8 +40,8 @@ class Projector(nn.Module):
 
     Args:
         in_width: the width of the features.
-        hidden_width: of the hidden layers.
-        out_width: of each space.
+        hidden_width: width of the hidden layers.
+        out_width: width of each space.
         spaces: how many perceptrons; `relation.spaces` of the relation that reads the output.
         layers: fully connected layers, at least 1.
         hidden_norm: batch-normalize the hidden layers.
@@ -85,7 +85,7 @@ class Depthwise(nn.Conv2d):
     Xeon with AMX (86 maps of 64 to 256 channels, one thread, torch 2.14), which doubled the time of CORSD's step.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         stride: 1 or 2.
     """
 
@@ -130,9 +130,9 @@ class StageClassifier(nn.Module):
     attention is `sigmoid(upsample(block(F)))`: as the block ends in a ReLU, it lies in [1/2, 1).
 
     Args:
-        widths: of the map, of what each block gives, and so of the embedding: the channels of this stage and of all
+        widths: channels of the map, of what each block gives, and so of the embedding: those of this stage and of all
             deeper ones.
-        num_classes: of the logits.
+        num_classes: classes of the logits.
         attention: weigh the map; the conference version (Zhang et al. 2019) does not.
 
     Raises:

@@ -42,7 +42,7 @@ class Queue(nn.Module):
 
     Args:
         size: how many keys.
-        width: of one key.
+        width: width of one key.
         spaces: the parts of a key, each of length one: a queue holds what the relation compares.
     """
 
@@ -71,7 +71,7 @@ class Bank(nn.Module):
 
     Args:
         size: the number of training images.
-        width: of a row.
+        width: width of a row.
     """
 
     rows: Float[Tensor, "s d"]

@@ -78,8 +78,8 @@ class PairProjection(nn.Module):
     takes the 2C channels of the pair to `width / 2^layers`, which are 2C again unless the width is capped.
 
     Args:
-        channels: C, of one image's map.
-        width: of the output.
+        channels: channels C of one image's map.
+        width: width of the output.
         layers: separable convolutions, at least 1.
         groups: equal parts of the partners, each with batch statistics of its own.
     """
@@ -107,8 +107,8 @@ class ImageProjection(nn.Module):
     weights, and each image once.
 
     Args:
-        channels: of one image's map.
-        width: of the output for a pair, even; without layers it is twice the channels.
+        channels: channels of one image's map.
+        width: width of the output for a pair, even; without layers it is twice the channels.
         layers: separable convolutions as in `PairProjection`.
     """
 
@@ -133,8 +133,8 @@ class Interaction(nn.Module):
     Fully connected, batch norm, ReLU, fully connected, activation.
 
     Args:
-        width: of the pair's features.
-        hidden_width: of the hidden layer.
+        width: width of the pair's features.
+        hidden_width: width of the hidden layer.
         activation: "sigmoid" gives distances in (0, 1), "softplus" in (0, inf), "none" any number.
         groups: equal parts of the batch, each with batch statistics of its own.
     """
@@ -160,8 +160,8 @@ class Comparison(nn.Module):
     relation: Euclidean [0, 2], Cosine [-1, 1], clamped Jaccard [-1, 0).
 
     Args:
-        width: of the pair's features, twice that of an image's.
-        hidden_width: of the hidden layer, and of each unit vector.
+        width: width of the pair's features, twice that of an image's.
+        hidden_width: width of the hidden layer, and of each unit vector.
         relation: how two images compare.
     """
 

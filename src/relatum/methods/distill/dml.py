@@ -73,7 +73,7 @@ def mutual_divergences(logits: list[Float[Tensor, "n k"]]) -> list[Float[Tensor,
     """For each of K networks the mean divergence of the K - 1 others from it, which carry no gradient (Eq. 8).
 
     Args:
-        logits: of each network, for the same images.
+        logits: class scores of each network, for the same images.
     """
     return [
         torch.stack([kl_divergence(own, other) for j, other in enumerate(logits) if j != k]).mean()

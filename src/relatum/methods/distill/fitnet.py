@@ -97,8 +97,8 @@ def regressor(in_channels: int, out_channels: int, stride_ratio: float, rectify:
     """A convolution and batch normalization from the student's map to the size and the width of the hint.
 
     Args:
-        in_channels: of the student's map.
-        out_channels: of the hint.
+        in_channels: channels of the student's map.
+        out_channels: channels of the hint.
         stride_ratio: pixels of the hint for each pixel of the student's map, along a side. 1/2 and 2 have a
             convolution that changes the size; others a 1x1 convolution, and the larger map is averaged in the loss.
         rectify: end with a ReLU.

@@ -73,7 +73,7 @@ def refined_target(
     Args:
         labels: the classes.
         past: the earlier prediction for each image, or zeros.
-        alpha: its share, in [0, 1].
+        alpha: share of the past in the target, in [0, 1].
     """
     # What the past leaves is the label's: the sum is one whether a row holds probabilities or nothing.
     certain = 1 - alpha * past.sum(1, keepdim=True)

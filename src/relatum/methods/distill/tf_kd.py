@@ -124,7 +124,7 @@ def virtual_teacher(
         labels: the classes, in [0, num_classes).
         num_classes: `K > 1`.
         correct: `a`, the probability of the true class; the others share the rest evenly.
-        dtype: of the probabilities.
+        dtype: type of the probabilities.
     """
     wrong = (1 - correct) / (num_classes - 1)
     return torch.full((len(labels), num_classes), wrong, dtype=dtype, device=labels.device).scatter(
