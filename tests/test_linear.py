@@ -210,7 +210,7 @@ def small():
 def test_augmented_probe_learns_and_leaves_the_encoder_bit_identical(small):
     model, batches, train, test = small
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    result = LinearProbe((0.01, 0.1), epochs=10).augmented(model, batches, train, test)
+    result = LinearProbe((0.01, 0.1), epochs=10).augmented(model, batches, train, test).metrics
     assert result["top1"] > 90
     assert all(p.grad is None for p in model.parameters())
     for name, value in model.state_dict().items():
@@ -229,7 +229,7 @@ def test_without_augmentation_it_is_the_precomputed_probe():
         for rows in torch.randperm(90, generator=g).tensor_split(3):
             yield Batch((train.features[rows, :, None, None],), train.labels[rows][None], rows[None])
 
-    result = probe.augmented(lambda x: x.flatten(1), batches, train, test)
+    result = probe.augmented(lambda x: x.flatten(1), batches, train, test).metrics
     assert result == pytest.approx(probe(train, test))
 
 
@@ -258,7 +258,7 @@ def test_two_views_of_a_batch_both_train(small):
         for batch in batches(epoch):
             yield Batch(batch.views * 2, batch.labels.expand(2, -1), batch.index.expand(2, -1))
 
-    assert LinearProbe((0.1,), epochs=3).augmented(model, doubled, train, test)["top1"] > 50
+    assert LinearProbe((0.1,), epochs=3).augmented(model, doubled, train, test).metrics["top1"] > 50
 
 
 @pytest.mark.parametrize("shift", [1, 1000], ids=["shuffled", "beyond"])

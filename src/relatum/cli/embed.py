@@ -44,8 +44,10 @@ def run(args: Sequence[str]) -> None:
     backbone, info = load_encoder(building.encoder_of(str(folder)))
     source = replace(source, mean=info.mean, std=info.std)
     device = device_of(recipe)
+    recipe = replace(recipe, evaluation=replace(recipe.evaluation, run=()))  # nothing is measured
     measurer = building.measurer_of(recipe, building.Prepared(source, source.train, None), device)
     found = measurer.embed(backbone.to(device).eval().embed, source.train)
+    assert found is not None  # there is one process
     save(chosen.out, found.features.numpy(), found.labels.numpy(), source.train.names, source.classes)
     print(f"{len(found.labels)} images, {found.features.shape[1]} features each, in {chosen.out}")
 

@@ -1,6 +1,7 @@
 """Measure the encoder of a run, on its data or on others.
 
 Options of the data and of the evaluators replace those of the run: --evaluation.knn.k 20, --data.source cifar100.
+Only what --evaluation.run names is measured, in the precision of the training.
 """
 
 import json
@@ -8,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from relatum.cli.arguments import device_of, parse, precision_of, recipe_of, run_argument, write
+from relatum.cli.arguments import device_of, parse, recipe_of, run_argument, write
 
-USAGE = "RUN [--out FILE.json] [--evaluation.knn.k 20 --data.source cifar100 ...]"
+USAGE = "RUN [--out FILE.json] [--evaluation.run knn retrieval --evaluation.knn.k 20 --data.source cifar100 ...]"
 
 
 def run(args: Sequence[str]) -> None:
     """Measure."""
     folder, rest = run_argument("evaluate", args)
-    from relatum.networks.export import load_encoder
-    from relatum.recipes import building
     from relatum.recipes.recipe import Data, Evaluation
     from relatum.reports.tables import measured
+    from relatum.training.measuring import measure_run
 
     @dataclass(frozen=True)
     class Evaluate:
@@ -37,14 +37,8 @@ def run(args: Sequence[str]) -> None:
         hint="The encoder is measured as it was trained: only --data.* and --evaluation.* can be changed.",
     )
     recipe = replace(recipe, data=chosen.data, evaluation=chosen.evaluation)
-    backbone, info = load_encoder(building.encoder_of(str(folder)))
-    prepared = building.prepare(recipe)
-    # The encoder knows one normalization: images of other sets are given to it as its own were.
-    prepared = prepared._replace(source=replace(prepared.source, mean=info.mean, std=info.std))
-    device = device_of(recipe)
-    measurer = building.measurer_of(recipe, prepared, device, precision_of(recipe, device))
-    result = measurer.final(backbone.to(device))
+    result = measure_run(folder, recipe, device_of(recipe))
     print(measured(result.metrics, result.protocols))
     if chosen.out:
-        found = {"metrics": result.metrics, "protocols": result.protocols}
+        found = {name: getattr(result, name) for name in ("metrics", "protocols", "columns", "correct", "notices")}
         write(chosen.out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -46,3 +46,25 @@ def gather(tensor: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
     if world_size() == 1:
         return tensor
     return _Gather.apply(tensor) if tensor.is_floating_point() else _Gather.forward(None, tensor)
+
+
+def rows_of_all(rows: Shaped[Tensor, "n ..."] | None) -> Shaped[Tensor, "m ..."] | None:
+    """The rows of all processes in the order of the ranks, on the first process; None on the others.
+
+    Args:
+        rows: of this process, on the CPU, as many as it has; None for none.
+
+    Raises:
+        ValueError: if no process has any.
+    """
+    parts: list[Tensor | None] = [rows]
+    if world_size() > 1:
+        found: list[Any] | None = [None] * world_size() if rank() == 0 else None
+        dist.gather_object(rows, found)
+        if found is None:
+            return None
+        parts = found
+    given = [part for part in parts if part is not None]
+    if not given:
+        raise ValueError("no process has a row to give; expected at least one: is the data set empty?")
+    return given[0] if len(given) == 1 else torch.cat(given)

@@ -4,10 +4,8 @@ An evaluator is a frozen dataclass whose fields are its whole protocol and whose
 stands without its k, temperature or learning rates: `KNN(k=200)(train, test) -> {"top1": 83.1, "top5": 98.9}`.
 """
 
-from collections.abc import Callable
-
-from relatum.core.types import Embeddings
 from relatum.evaluation.classification import accuracy, expected_calibration_error
+from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 from relatum.evaluation.extract import extract
 from relatum.evaluation.geometry import alignment, effective_rank, uniformity
 from relatum.evaluation.knn import KNN
@@ -15,13 +13,14 @@ from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.retrieval import Retrieval, nearest
 from relatum.evaluation.tsne import tsne
 
-Evaluator = Callable[[Embeddings, Embeddings], dict[str, float]]
-
 __all__ = [
     "KNN",
     "Evaluator",
+    "Labels",
     "LinearProbe",
+    "Measured",
     "Retrieval",
+    "Subject",
     "accuracy",
     "alignment",
     "effective_rank",

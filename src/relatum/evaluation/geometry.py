@@ -1,12 +1,19 @@
 """How the features lie on the sphere: measures without labels."""
 
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from relatum.core.precision import full_precision
+from relatum.core.randomness import generator_of
+from relatum.data.images import first
 from relatum.evaluation.checks import refuse_features
+from relatum.evaluation.evaluator import Encoders, Evaluator, Measured, Reading, Subject
 from relatum.evaluation.retrieval import BUDGET
 
 
@@ -94,3 +101,70 @@ def effective_rank(x: Float[Tensor, "n d"]) -> float:
         return 0.0
     p = singular / singular.sum()
     return torch.special.entr(p).sum().exp().item()
+
+
+@dataclass(frozen=True)
+class Geometry(Evaluator):
+    """Effective rank and uniformity of the training images' features: no class is looked at.
+
+    Attributes:
+        uniformity_images: a fixed random part of this size is compared pair by pair where there are more.
+    """
+
+    uniformity_images: int = 10_000
+
+    reads_test: ClassVar[tuple[Reading, ...]] = ()
+    labeled: ClassVar[bool] = False
+    prefix: ClassVar[str | None] = ""
+
+    def __post_init__(self) -> None:
+        if self.uniformity_images < 2:
+            raise ValueError(f"uniformity_images={self.uniformity_images}; expected at least 2, which make a pair")
+
+    def measure(self, subject: Subject) -> Measured:
+        """`effective_rank` and `uniformity`."""
+        features = subject.train["embedding"].features
+        order = torch.randperm(len(features), generator=generator_of(0))
+        return Measured(
+            {
+                "effective_rank": effective_rank(features),
+                "uniformity": uniformity(features[order[: self.uniformity_images]]),
+            },
+            f"backbone features of {len(features)} training images (uniformity: {self.uniformity_images:,} at most)",
+        )
+
+
+@dataclass(frozen=True)
+class Alignment(Evaluator):
+    """Mean squared distance of the normalized features of two training views of an image.
+
+    Attributes:
+        images: a fixed part of the training images of this size is looked at where there are more.
+    """
+
+    images: int = 1000
+
+    reads_train: ClassVar[tuple[Reading, ...]] = ()
+    reads_test: ClassVar[tuple[Reading, ...]] = ()
+    labeled: ClassVar[bool] = False
+    encoders: ClassVar[Encoders] = "two-views"
+    prefix: ClassVar[str | None] = ""
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images={self.images}; expected at least 1")
+
+    def measure(self, subject: Subject) -> Measured:
+        """`alignment`."""
+        images = first(subject.images, min(self.images, len(subject.images)), seed=0)
+        steps = ceil(len(images) / subject.batch_size)
+        rows = torch.arange(len(images) // steps * steps).view(steps, 1, -1)
+        batches = subject.draw(images, lambda epoch: rows, subject.view, 2, 0)
+        with torch.no_grad():
+            views = [[subject.encode(view).float().cpu() for view in batch.views] for batch in batches(0)]
+        a, b = (torch.cat(view) for view in zip(*views))
+        protocol = (
+            f"mean squared distance of the normalized backbone features of two training views, {len(a)} training "
+            "images, last epoch"
+        )
+        return Measured({"alignment": alignment(a, b)}, protocol)

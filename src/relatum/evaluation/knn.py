@@ -1,35 +1,49 @@
 """The weighted k-nearest-neighbor classifier: what the features know without any training."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import ClassVar
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from relatum.core.types import Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
 from relatum.evaluation.classification import hit_rates, ranks
+from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 from relatum.evaluation.retrieval import nearest
+
+LEAST_TEMPERATURE = 1e-6  # single precision cannot tell a smaller one from 0
 
 
 @dataclass(frozen=True)
-class KNN:
+class KNN(Evaluator):
     """Each of the k nearest training images votes for its class with weight `exp(cos / T)`.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4;
     k = 200, T = 0.1 on L2-normalized backbone features of clean views as in MoCo's CIFAR demonstration.
 
     Attributes:
-        k: neighbors that vote, at most the number of training images.
+        k: neighbors that vote. Measured after training, it is lowered to the number of training images, and said.
         temperature: T of the weights; none gives every neighbor the same weight.
     """
 
     k: int = 200
     temperature: float | None = 0.1
 
+    columns: ClassVar[Mapping[str, str]] = {"top1": "k-NN"}
+
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k={self.k} neighbors; expected at least 1")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}; expected > 0, or none for equal votes")
+        usable = self.temperature is None or (isfinite(self.temperature) and self.temperature >= LEAST_TEMPERATURE)
+        if not usable:
+            raise ValueError(
+                f"temperature={self.temperature}; expected a finite number > 0, at least {LEAST_TEMPERATURE:g}, "
+                "or none for equal votes"
+            )
 
     def __str__(self) -> str:
         weights = "unweighted" if self.temperature is None else f"T={self.temperature:g}"
@@ -44,6 +58,11 @@ class KNN:
         Raises:
             ValueError: for unlabeled, empty or non-finite embeddings, and if k exceeds the training images.
         """
+        return hit_rates(self.ranks(train, test), count_classes(train, test))
+
+    @torch.no_grad()
+    def ranks(self, train: Embeddings, test: Embeddings) -> Int[Tensor, " n"]:
+        """How many classes have more votes than the true one, for each test image: 0 is a hit. Raises: as the call."""
         refuse_pair(train, test)
         similarities, indices = nearest(test.features, train.features, self.k)
         if self.temperature is None:
@@ -52,4 +71,19 @@ class KNN:
             weights = ((similarities - similarities[:, :1]) / self.temperature).exp()
         classes = count_classes(train, test)
         votes = weights.new_zeros(len(weights), classes).scatter_add_(1, train.labels[indices], weights)
-        return hit_rates(ranks(votes.masked_fill(votes == 0, -torch.inf), test.labels), classes)
+        return ranks(votes.masked_fill(votes == 0, -torch.inf), test.labels)
+
+    def measure(self, subject: Subject) -> Measured:
+        """The classifier on backbone features."""
+        train, test = subject.train["embedding"], subject.test["embedding"]
+        ranks = self.ranks(train, test)
+        protocol = f"{self}; backbone features, clean views, {subject.sets}, last epoch"
+        return Measured(hit_rates(ranks, count_classes(train, test)), protocol, ranks == 0)
+
+    def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
+        """With k lowered to the number of training images where they are fewer."""
+        fitting, why = super().fitted(labels)
+        if fitting is None or self.k <= len(labels.train):
+            return fitting, why
+        n = len(labels.train)
+        return replace(self, k=n), f"k={self.k} neighbors were asked for, and {n} training images give k={n}"

@@ -1,8 +1,9 @@
 """The linear probe: multinomial logistic regression on frozen features, all learning rates at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil, cos, pi
+from math import ceil, cos, isfinite, pi
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from relatum.core.precision import at_least_float32
 from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
 from relatum.evaluation.classification import hit_rates, ranks
+from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 
 MOMENTUM = 0.9
 
@@ -66,8 +68,27 @@ class Heads:
         return torch.cat([ranks(self.logits(part), y[:, None]) for part, y in chunks])
 
 
+class Probed(NamedTuple):
+    """What a probe found.
+
+    Attributes:
+        ranks: for each test image, how many classes score above the true one: 0 is a hit.
+        classes: how many there are.
+        choice: the `learning_rate` chosen, and its candidates' `validation@<rate>`.
+    """
+
+    ranks: Int[Tensor, " n"]
+    classes: int
+    choice: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Accuracies and choice."""
+        return hit_rates(self.ranks, self.classes) | self.choice
+
+
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(Evaluator):
     """Multinomial logistic regression on standardised features by SGD with momentum 0.9 and a cosine over the epochs.
 
     The learning rate is the one that is most often right on a part held out of the training set, class by class (of
@@ -92,15 +113,17 @@ class LinearProbe:
     weight_decay: float = 0.0
     seed: int = 0
 
+    columns: ClassVar[Mapping[str, str]] = {"top1": "linear"}
+
     def __post_init__(self) -> None:
-        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
-            raise ValueError(f"learning_rates={self.learning_rates}; expected at least one, each > 0")
+        if not self.learning_rates or not all(rate > 0 and isfinite(rate) for rate in self.learning_rates):
+            raise ValueError(f"learning_rates={self.learning_rates}; expected at least one, each > 0 and finite")
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}; expected at least 1 of each")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation}; expected a fraction in (0, 1), 0.1 is usual")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay}; expected >= 0")
+        if not (self.weight_decay >= 0 and isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay={self.weight_decay}; expected >= 0 and finite")
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:g}" for rate in self.learning_rates)
@@ -121,6 +144,11 @@ class LinearProbe:
         Raises:
             ValueError: for unlabeled, empty or non-finite embeddings, or if no class has two images to hold one out.
         """
+        return self.probe(train, test).metrics
+
+    @torch.no_grad()
+    def probe(self, train: Embeddings, test: Embeddings) -> Probed:
+        """The same, image by image. Raises: as the call."""
         train, test = prepare(train, test)
         classes = count_classes(train, test)
         rate, accuracies = self.learning_rates[0], dict[str, float]()
@@ -129,7 +157,7 @@ class LinearProbe:
             fitted = Embeddings(train.features[~held], train.labels[~held])
             heads = self.fit(fitted, classes, self.learning_rates)
             rate, accuracies = self.choose(heads, Embeddings(train.features[held], train.labels[held]))
-        return report(self.fit(train, classes, (rate,)), 0, test) | {"learning_rate": rate} | accuracies
+        return report(self.fit(train, classes, (rate,)), 0, test, {"learning_rate": rate} | accuracies)
 
     @torch.no_grad()
     def augmented(
@@ -138,7 +166,7 @@ class LinearProbe:
         batches: Callable[[int], Iterable[Batch]],
         train: Embeddings,
         test: Embeddings,
-    ) -> dict[str, float]:
+    ) -> Probed:
         """The probe on features of augmented images, made anew in every epoch by the frozen encoder.
 
         Each batch is embedded once and trains two sets of classifiers: one without the held-out images, which
@@ -153,7 +181,7 @@ class LinearProbe:
             test: clean features of the test set.
 
         Returns:
-            As the probe on precomputed features.
+            As `probe` on precomputed features.
 
         Raises:
             ValueError: as there, and if a batch's labels are not those of `train` at its index.
@@ -184,7 +212,23 @@ class LinearProbe:
         if choice:
             rate, accuracies = self.choose(probing, Embeddings(train.features[held], train.labels[held]))
         chosen = self.learning_rates.index(rate)
-        return report(final, chosen, test) | {"learning_rate": rate} | accuracies
+        return report(final, chosen, test, {"learning_rate": rate} | accuracies)
+
+    def measure(self, subject: Subject) -> Measured:
+        """The probe on backbone features of clean views."""
+        found = self.probe(subject.train["embedding"], subject.test["embedding"])
+        protocol = f"{self}; backbone features, clean views, {subject.sets}, last epoch"
+        return Measured(found.metrics, protocol, found.ranks == 0)
+
+    def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
+        """Itself, unless no class has an image to hold out for the choice of the learning rate."""
+        fitting, why = super().fitted(labels)
+        if fitting is not None and len(self.learning_rates) > 1 and int(torch.bincount(labels.train).max()) < 2:
+            return None, (
+                f"no class of {len(labels.train)} training images has two, and none can be held out to choose among "
+                f"{len(self.learning_rates)} learning rates (a single one needs no choice)"
+            )
+        return fitting, why
 
     def held_out(self, labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Which training images choose the learning rate: `validation` of each class, at least one, never all."""
@@ -231,6 +275,6 @@ def prepare(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings
     return Embeddings(features, train.labels), Embeddings(test.features.to(features), test.labels.to(train.labels))
 
 
-def report(heads: Heads, head: int, test: Embeddings) -> dict[str, float]:
-    """Top-1 and top-5 of one of the classifiers."""
-    return hit_rates(heads.ranks(heads.inputs(test.features), test.labels)[:, head], heads.classes)
+def report(heads: Heads, head: int, test: Embeddings, choice: dict[str, float]) -> Probed:
+    """What one of the classifiers says of the test set."""
+    return Probed(heads.ranks(heads.inputs(test.features), test.labels)[:, head], heads.classes, choice)

@@ -1,8 +1,8 @@
 """Nearest neighbors by cosine, exactly and in bounded memory, and what they say of retrieval."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from relatum.core.precision import at_least_float32
 from relatum.core.types import Embeddings
 from relatum.evaluation.checks import refuse_embeddings, refuse_features, refuse_pair
+from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 
 BUDGET = 2**27  # bytes of similarities held at once
 
@@ -115,7 +116,7 @@ def largest(values: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"],
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Evaluator):
     """Search by cosine: recall@k, and mean average precision at R (Musgrave et al. 2020, section 3.2).
 
     Recall@k is the percentage of queries with one of their class among the k nearest. MAP@R is the mean over queries of
@@ -130,6 +131,8 @@ class Retrieval:
 
     recall: tuple[int, ...] = (1, 5, 10)
     leave_one_out: bool = True
+
+    columns: ClassVar[Mapping[str, str]] = {"recall@1": "recall@1", "map@r": "MAP@R"}
 
     def __post_init__(self) -> None:
         if not self.recall or min(self.recall) < 1:
@@ -171,3 +174,25 @@ class Retrieval:
             precision = hit.cumsum(1).double() / place
             sums["map@r"] += (precision * (hit & (place <= r)) / r).sum().item()
         return {name: 100 * total / int(queries.sum()) for name, total in sums.items()}
+
+    def measure(self, subject: Subject) -> Measured:
+        """Search in backbone features."""
+        found = self(subject.train["embedding"], subject.test["embedding"])
+        where = subject.against if self.leave_one_out else subject.sets
+        return Measured(found, f"{self}; backbone features, clean views, {where}, last epoch")
+
+    def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
+        """Without the cut-offs that reach beyond the bank; not at all where no query has its class in the bank."""
+        fitting, why = super().fitted(labels)
+        if fitting is None or labels.test is None:
+            return None, why
+        bank = labels.test if self.leave_one_out else labels.train
+        size = int(max(bank.max(), labels.test.max())) + 1
+        found = torch.bincount(bank, minlength=size)[labels.test] - int(self.leave_one_out)
+        most = len(bank) - int(self.leave_one_out)
+        recall = tuple(k for k in self.recall if k <= most)
+        if not (found > 0).any() or not recall:
+            return None, f"none of {len(labels.test)} test images has another of its class to be found"
+        if recall == self.recall:
+            return self, ""
+        return replace(self, recall=recall), f"recall is measured at {recall} alone: there are {most} images to search"

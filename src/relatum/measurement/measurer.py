@@ -1,97 +1,118 @@
-"""What is measured of an encoder, between epochs and at the end."""
+"""What is measured of an encoder, between epochs and at the end: a loop over evaluators."""
 
-from collections.abc import Callable, Iterator, Sequence
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from math import ceil
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from relatum.core.precision import at_least_float32
-from relatum.core.randomness import generator_of
-from relatum.core.types import Embeddings
-from relatum.data import pairing
-from relatum.data.images import Images, first
+from relatum.core.distributed import rank, rows_of_all, world_size
+from relatum.core.types import Batch, Embeddings
+from relatum.data.images import Images
 from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.sources import Source
-from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView
-from relatum.evaluation.classification import accuracy, expected_calibration_error
+from relatum.data.views import EvaluationView, View
+from relatum.evaluation.classification import accuracy
+from relatum.evaluation.evaluator import Evaluator, Labels, Reading, Subject
 from relatum.evaluation.extract import extract
-from relatum.evaluation.geometry import alignment, effective_rank, uniformity
+from relatum.evaluation.geometry import effective_rank
 from relatum.evaluation.knn import KNN
-from relatum.evaluation.linear import LinearProbe
+from relatum.measurement.evaluators import DEFAULT_RUN, EVALUATORS
+from relatum.measurement.reading import Reader
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone
+
+T = TypeVar("T")
+
+MISSING = {"two-views": "training did not compare two views of an image", "classifier": "the encoder has no classifier"}
+"""Why an encoder is none that an evaluator is for."""
 
 Precision = Callable[[], AbstractContextManager]
 """Makes the context in which an encoder runs, such as autocast."""
 
-UNIFORMITY_IMAGES = 10_000  # at most; it grows with the square
-SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
-ALIGNED = 1000  # training images whose two views are compared at most
-
 
 class Measurements(NamedTuple):
-    """Numbers, and how each group of them was measured.
+    """Numbers, and how they were measured.
 
     Attributes:
         metrics: each in its own unit; accuracies in percent.
-        protocols: how each group was measured, in words.
+        protocols: for each evaluator, how it measured, in words.
         columns: the metrics that a table shows, in this order, and their headings.
-        correct: for an evaluator that guesses classes, whether its first guess was right, image by image of the test
+        correct: for each evaluator that guesses classes, whether its first guess was right, image by image of the test
             set: `numpy.packbits` of it, in base64.
         notices: what was adapted or left out, in words.
-        embeddings: of the test images; None where they were not needed.
-        stages: the features of each stage for the test images, shallow to deep, where they were asked for.
+        embeddings: of the test images; None where no evaluator read them.
+        stages: the features of each stage for the test images, shallow to deep, where an evaluator read them.
     """
 
     metrics: dict[str, float]
     protocols: dict[str, str]
-    columns: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
-    correct: dict[str, str] = {}  # noqa: RUF012
-    notices: Sequence[str] = ()
+    columns: dict[str, str]
+    correct: dict[str, str]
+    notices: Sequence[str]
     embeddings: Embeddings | None = None
     stages: Sequence[Embeddings] = ()
 
 
+class Plan(NamedTuple):
+    """What is measured of the images that there are.
+
+    Attributes:
+        run: evaluators by name, in their order.
+        options: all evaluators that can measure, as far as the images allow them.
+        notices: what had to change, in words.
+    """
+
+    run: dict[str, Evaluator]
+    options: dict[str, Evaluator]
+    notices: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Measurer:
-    """The images, the place and the precision of all measurements of a run.
+    """The images, the place, the precision and the evaluators of a run, held once.
+
+    With several processes all of them call `between_epochs` and `final`: each encodes its part of the images; the
+    first then measures, alone, and the others return without numbers and wait for nobody.
 
     Attributes:
         source: the data set; its mean and deviation normalize every image.
         train: the images that training sees.
         held_out: the part of the training images that it does not see; None where nothing is held out.
-        size: pixels of a view.
-        view: of training.
+        view: of training; evaluation sees images of its size.
         two_views: whether training compares two views of an image.
+        outputs: classes that the backbone's classifier knows; 0 without one.
         device: where the encoder is.
         precision: makes the context in which it runs.
         batch_size: images of a forward pass.
         workers: processes that decode streamed images.
-        knn, linear: the protocols of the two classifiers on frozen features.
-        also: names of what is measured beside them.
+        evaluators: options by name; those left out have their defaults.
+        run: names of what is measured at the end.
         untrained: makes the encoder before training.
+        adapted: what else had to change for these images, in words.
     """
 
     source: Source
     train: Images
     held_out: Images | None
-    size: int
-    view: ContrastiveView | ClassifierView
+    view: View
     two_views: bool
+    outputs: int
     device: torch.device
     precision: Precision = nullcontext
     batch_size: int = 500
     workers: int = 0
-    knn: KNN = field(default_factory=KNN)
-    linear: LinearProbe = field(default_factory=LinearProbe)
-    also: frozenset[str] = frozenset()
+    evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
+    run: tuple[str, ...] = DEFAULT_RUN
     untrained: Callable[[], Backbone] | None = None
+    adapted: tuple[str, ...] = ()
 
     @property
     def labeled(self) -> bool:
@@ -109,179 +130,149 @@ class Measurer:
         kind = "held-out training images" if self.source.test is None else "test images"
         return f"{len(self.test)} {kind}" if self.test is not None else ""
 
-    @property
-    def sets(self) -> str:
-        """How many images are compared with how many, in a protocol."""
-        return f"{len(self.train)} training against {self.against}"
+    @cached_property
+    def plan(self) -> Plan:
+        """Known before anything is trained: what of `run` can be measured, and with which options."""
+        test = self.test
+        labels = Labels(self.train.labels, None if test is None else test.labels, self.outputs)
+        options: dict[str, Evaluator] = {}
+        said: dict[str, str] = {}
+        for name, kind in EVALUATORS.items():
+            fitting, said[name] = self.evaluators.get(name, kind()).fitted(labels)
+            if fitting is not None:
+                options[name] = fitting
+        kinds = {"any", *(["two-views"] if self.two_views else []), *(["classifier"] if self.outputs else [])}
+        run: dict[str, Evaluator] = {}
+        notices = list(self.adapted)
+        left_out: dict[str, list[str]] = {}
+        for name in self.run:
+            kind, shared = EVALUATORS[name], EVALUATORS[name].like
+            if kind.encoders not in kinds:
+                if name not in DEFAULT_RUN or not set(DEFAULT_RUN) <= set(self.run):
+                    left_out.setdefault(MISSING[kind.encoders], []).append(name)
+            elif name not in options or (shared and shared not in options):
+                left_out.setdefault(said[shared or name] or said[name], []).append(name)
+            else:
+                run[name] = options[name]
+                notices += [f"{part}: {said[part]}." for part in (name, shared) if part and said[part]]
+        notices += [f"{', '.join(names)} left out: {why}." for why, names in left_out.items()]
+        return Plan(run, options, tuple(dict.fromkeys(notices)))
 
-    def embed(self, encode: Callable[[Tensor], Float[Tensor, "n d"]], images: Images) -> Embeddings:
-        """`encode` of clean views of `images`, normalized as in training."""
-        batches = evaluation_batches(
-            images,
-            EvaluationView(size=self.size),
-            mean=self.source.mean,
-            std=self.source.std,
-            batch_size=self.batch_size,
-            device=self.device,
-            workers=self.workers,
-        )
-        with self.precision():
-            return extract(encode, batches)
+    def embed(self, encode: Callable[[Tensor], Float[Tensor, "n d"]], images: Images) -> Embeddings | None:
+        """`encode` of clean views of `images`, normalized as in training, on the CPU.
+
+        Returns:
+            the embeddings, in the order of the images; with several processes None on all but the first.
+        """
+        world, batches = world_size(), -(-len(images) // self.batch_size)
+        # Whole batches: every image is encoded beside the same others as in one process, so that numbers agree.
+        share = -(-batches // world) * self.batch_size
+        part = images if world == 1 else images.subset(torch.arange(len(images))[rank() * share :][:share])
+        own = None
+        if len(part):
+            views = evaluation_batches(
+                part,
+                EvaluationView(size=self.view.size),
+                mean=self.source.mean,
+                std=self.source.std,
+                batch_size=self.batch_size,
+                device=self.device,
+                workers=self.workers,
+            )
+            with self.precision():
+                own = extract(encode, views).features
+        features = rows_of_all(own)
+        return None if features is None else Embeddings(features, images.labels.cpu())
 
     def between_epochs(self, method: Method) -> dict[str, float]:
-        """What can be said of the encoder between two epochs, from the training images alone."""
+        """What can be said of the encoder between two epochs, from the training images alone; {} but on rank 0."""
         with evaluating(method):
             if not self.labeled or self.held_out is None:
-                look = self.held_out or self.train
-                return {"effective_rank": effective_rank(self.embed(method.embed, look).features)}
+                seen = self.embed(method.embed, self.held_out or self.train)
+                return {} if seen is None else {"effective_rank": effective_rank(seen.features)}
             if method.backbone.num_classes:
-                held_out = self.embed(logits_of(method.backbone), self.held_out)
-                return _prefix("validation", accuracy(*held_out))
-            bank = self.embed(method.embed, self.train)
-            held_out = self.embed(method.embed, self.held_out)
-        return _prefix("validation_knn", self.knn(bank, held_out))
+                seen = self.embed(lambda images: method.backbone(images).logits, self.held_out)
+                return {} if seen is None else _prefix("validation_", accuracy(*seen))
+            bank, seen = (self.embed(method.embed, images) for images in (self.train, self.held_out))
+        if bank is None or seen is None:
+            return {}
+        knn, _ = self.evaluators.get("knn", KNN()).fitted(Labels(self.train.labels, self.held_out.labels))
+        assert isinstance(knn, KNN)
+        return _prefix("validation_knn_", knn(bank, seen))
 
-    def final(self, backbone: Backbone) -> Measurements:
-        """The final measurements: on the test set, against all training images."""
+    def final(self, method: Method | Backbone) -> Measurements:
+        """The final measurements: on the test set, against all training images.
+
+        With several processes all but the first get no metrics.
+        """
+        backbone = method if isinstance(method, Backbone) else method.backbone
+        columns: dict[str, str] = {}
+        correct: dict[str, str] = {}
         metrics: dict[str, float] = {}
         protocols: dict[str, str] = {}
-        test: Embeddings | None = None
-        stages: Sequence[Embeddings] = ()
-
-        def take(found: Measurements) -> None:
-            metrics.update(found.metrics)
-            protocols.update(found.protocols)
-
         with evaluating(backbone):
-            bank = self.embed(backbone.embed, self.train)
-            metrics |= {"effective_rank": effective_rank(bank.features), "uniformity": uniformity(_some(bank.features))}
-            protocols["geometry"] = (
-                f"backbone features of {len(self.train)} training images (uniformity: {UNIFORMITY_IMAGES:,} at most)"
-            )
-            if self.two_views:
-                take(self.alignment(backbone))
-            if self.labeled and self.test is not None:
-                test = self.embed(backbone.embed, self.test)
-                shared = f"backbone features, clean views, {self.sets}, last epoch"
-                for name, evaluator in (("knn", self.knn), ("linear", self.linear)):
-                    metrics |= _prefix(name, evaluator(bank, test))
-                    protocols[name] = f"{evaluator}; {shared}"
-                if "linear_augmented" in self.also:
-                    take(self.augmented(backbone, bank, test))
-                if "stages" in self.also:
-                    found = self.stages(backbone)
-                    take(found)
-                    stages = found.stages
-                if backbone.num_classes:
-                    logits, labels = self.embed(logits_of(backbone), self.test)
-                    metrics |= accuracy(logits, labels)
-                    metrics["calibration_error"] = expected_calibration_error(logits, labels)
-                    protocols["classifier"] = (
-                        f"the backbone's classifier, {self.against}, last epoch; calibration error of 15 bins, in "
-                        "percent"
-                    )
-                if "baselines" in self.also:
-                    take(self.baselines())
-        return Measurements(metrics, protocols, embeddings=test, stages=stages)
+            subject = self._subject(backbone)
+            for name, evaluator in self.plan.run.items() if rank() == 0 else ():
+                found = evaluator.measure(subject)
+                metrics |= _prefix(_prefix_of(name), found.metrics)
+                protocols[name] = found.protocol
+                if found.correct is not None:
+                    correct[name] = packed(found.correct)
+        for name in (name for name in EVALUATORS if name in protocols):
+            shown = _prefix(_prefix_of(name), EVALUATORS[name].columns)
+            columns |= {metric: heading for metric, heading in shown.items() if metric in metrics}
+        stages = [seen for name, seen in subject.test.items() if name.startswith("stage")]
+        embeddings = subject.test.get("embedding")
+        return Measurements(metrics, protocols, columns, correct, self.plan.notices, embeddings, stages)
 
-    def alignment(self, backbone: Backbone) -> Measurements:
-        """How close two training views of an image lie, on a fixed part of the training images."""
-        images = first(self.train, min(ALIGNED, len(self.train)), seed=SPLIT_SEED)
-        steps = ceil(len(images) / self.batch_size)
-        batches = torch.arange(len(images) // steps * steps).view(steps, 1, -1)
+    def _subject(self, backbone: Backbone) -> Subject:
+        """All that the evaluators need, read in one pass through each set of images."""
+        chosen = self.plan.run.values()
+        untrained = None
+        if any("untrained" in (*e.reads_train, *e.reads_test) for e in chosen):
+            assert self.untrained is not None
+            untrained = self.untrained().to(self.device).eval()
+        read: list[dict[str, Embeddings]] = []
+        for images, wanted in ((self.train, "reads_train"), (self.test, "reads_test")):
+            readings: set[Reading] = {reading for evaluator in chosen for reading in getattr(evaluator, wanted)}
+            read.append({})
+            if readings and images is not None:
+                reader = Reader(backbone, readings, untrained)
+                seen = self.embed(reader, images)
+                read[-1] = {} if seen is None else reader.parts(seen)
+        return Subject(
+            train=read[0],
+            test=read[1],
+            sets=f"{len(self.train)} training against {self.against}",
+            against=self.against,
+            evaluators=self.plan.options,
+            images=self.train,
+            view=self.view,
+            encode=_under(self.precision, backbone.embed),
+            draw=self._draw,
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+
+    def _draw(
+        self, images: Images, rows: Callable[[int], Tensor], view: View, copies: int, seed: int
+    ) -> Callable[[int], Iterable[Batch]]:
         loader = Loader(
             images,
-            lambda epoch: batches,
-            self.view,
-            mean=self.source.mean,
-            std=self.source.std,
-            copies=2,
-            seed=SPLIT_SEED,
-            device=self.device,
-            workers=self.workers,
-        )
-        embed = _under(self.precision, backbone.embed)
-        with evaluating(backbone), torch.no_grad():
-            views = [[embed(view).float().cpu() for view in batch.views] for batch in loader.epoch(0)]
-        a, b = (torch.cat(view) for view in zip(*views))
-        protocol = (
-            f"mean squared distance of the normalized backbone features of two training views, {len(a)} training "
-            "images, last epoch"
-        )
-        return Measurements({"alignment": alignment(a, b)}, {"alignment": protocol})
-
-    def augmented(self, backbone: Backbone, bank: Embeddings, test: Embeddings) -> Measurements:
-        """The linear probe on random resized crops and mirror images, as is usual on ImageNet.
-
-        Args:
-            backbone: the encoder.
-            bank: clean features of the training images, in their order.
-            test: clean features of the test images.
-        """
-        linear = self.linear
-        view = ClassifierView(size=self.size, crop="resized", min_scale=0.08, flip=self.view.flip)
-        rows = min(linear.batch_size, len(self.train))
-        loader = Loader(
-            self.train,
-            lambda epoch: pairing.shuffled(len(self.train), batch_size=rows, seed=linear.seed, epoch=epoch),
+            rows,
             view,
             mean=self.source.mean,
             std=self.source.std,
-            seed=linear.seed,
+            copies=copies,
+            seed=seed,
             device=self.device,
             workers=self.workers,
         )
-        features, labels = bank
-        placed = Embeddings(features.to(self.device), labels.to(self.device))
-        with evaluating(backbone):
-            metrics = linear.augmented(_under(self.precision, backbone.embed), loader.epoch, placed, test)
-        protocol = (
-            f"{linear}; backbone features of crops of {view.min_scale:.0%} to 100% of the area, mirrored with "
-            f"probability {view.flip:g}, drawn anew in each epoch; {len(self.train)} training against clean views of "
-            f"{self.against}, last epoch"
-        )
-        return Measurements(_prefix("linear_augmented", metrics), {"linear_augmented": protocol})
-
-    def stage_embeddings(self, backbone: Backbone, images: Images) -> list[Embeddings]:
-        """The features of every stage, shallow to deep: the mean of its map over the positions, in one pass."""
-
-        def pooled(views: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-            return torch.cat([at_least_float32(maps).mean((2, 3)) for maps in backbone(views).stages], dim=1)
-
-        with evaluating(backbone):
-            features, labels = self.embed(pooled, images)
-        return [Embeddings(stage, labels) for stage in features.split(backbone.stage_channels, dim=1)]
-
-    def stages(self, backbone: Backbone) -> Measurements:
-        """k-NN on the features of every stage: at what depth classes part (Yu et al. 2023, Fig. 2, in numbers)."""
-        if self.test is None or not self.labeled:
-            return Measurements({}, {})
-        banks, tests = (self.stage_embeddings(backbone, images) for images in (self.train, self.test))
-        metrics: dict[str, float] = {}
-        for number, (bank, test) in enumerate(zip(banks, tests), 1):
-            metrics |= _prefix(f"stage{number}_knn", self.knn(bank, test))
-        protocol = (
-            f"{self.knn} on the mean over the positions of each stage's map, shallow to deep, clean views, "
-            f"{self.sets}, last epoch"
-        )
-        return Measurements(metrics, {"stages": protocol}, stages=tests)
-
-    def baselines(self) -> Measurements:
-        """k-NN on raw pixels and on the untrained encoder: what training has to beat."""
-        assert self.test is not None
-        assert self.untrained is not None
-        untrained = self.untrained().to(self.device).eval()
-        metrics: dict[str, float] = {}
-        for name, embed in (("pixels", lambda images: images.flatten(1)), ("untrained", untrained.embed)):
-            bank, test = (self.embed(embed, images) for images in (self.train, self.test))
-            metrics |= _prefix(f"{name}_knn", self.knn(bank, test))
-        return Measurements(
-            metrics, {"baselines": f"{self.knn} on normalized pixels, and on the encoder before training"}
-        )
+        return loader.epoch
 
     def thumbnail(self, images: Images, i: int) -> UInt8[Tensor, "s s c"]:
         """Image number `i` as people look at it."""
-        picture = EvaluationView(size=self.size).crop_image(
+        picture = EvaluationView(size=self.view.size).crop_image(
             Image.fromarray(images.read(i).permute(1, 2, 0).numpy()), Generator()
         )
         return picture.permute(1, 2, 0)
@@ -298,9 +289,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(before)
 
 
-def logits_of(backbone: Backbone) -> Callable[[Tensor], Float[Tensor, "n k"]]:
-    """The classifier as a function of images."""
-    return lambda images: backbone(images).logits
+def packed(correct: Bool[Tensor, " n"]) -> str:
+    """One bit an image: `numpy.packbits`, in base64."""
+    return base64.b64encode(np.packbits(correct.cpu().numpy()).tobytes()).decode("ascii")
 
 
 def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -313,11 +304,10 @@ def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[
     return run
 
 
-def _some(features: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-    """All of few features, or a fixed random part of many: uniformity compares every pair."""
-    order = torch.randperm(len(features), generator=generator_of(SPLIT_SEED))
-    return features[order[:UNIFORMITY_IMAGES]]
+def _prefix_of(name: str) -> str:
+    prefix = EVALUATORS[name].prefix
+    return f"{name}_" if prefix is None else prefix
 
 
-def _prefix(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": value for name, value in metrics.items()}
+def _prefix(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
+    return {f"{prefix}{name}": value for name, value in values.items()}

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from relatum.core.distributed import rank
 from relatum.core.randomness import seed_of
 from relatum.data import pairing, sources
 from relatum.data.images import Images, check_labels, first, split
 from relatum.data.loading import Loader
 from relatum.data.sources import Source
-from relatum.measurement.measurer import SPLIT_SEED, Measurer, Precision
+from relatum.measurement.evaluators import EVALUATORS
+from relatum.measurement.measurer import Measurer, Precision
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder
@@ -23,6 +25,8 @@ from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
 
 
 class Prepared(NamedTuple):
@@ -32,11 +36,15 @@ class Prepared(NamedTuple):
         source: the data set.
         train: the images that training sees.
         held_out: the part of the training images that it does not see; None where nothing is held out.
+        batch_size: the recipe's, or as many images as there are; 0 for the recipe's.
+        notices: what had to change for these images, in words.
     """
 
     source: Source
     train: Images
     held_out: Images | None
+    batch_size: int = 0
+    notices: tuple[str, ...] = ()
 
     @property
     def labeled(self) -> bool:
@@ -48,8 +56,7 @@ def prepare(recipe: Recipe) -> Prepared:
     """Load, cut and split the images, and refuse what the recipe cannot be trained on before any work is lost.
 
     Raises:
-        FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks; more
-            neighbors than images.
+        FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks.
     """
     data = recipe.data
     source = sources.load(
@@ -61,7 +68,9 @@ def prepare(recipe: Recipe) -> Prepared:
     held_out = None
     if data.validation > 0:
         images, held_out = split(images, data.validation, seed=SPLIT_SEED)
-    prepared = Prepared(source, images, held_out)
+    size = batch_size_for(recipe, images.labels)
+    notice = f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."
+    prepared = Prepared(source, images, held_out, size, (notice,) if size != data.batch_size else ())
     if METHODS[recipe.method.name].needs_labels:
         check_labels(images.labels, len(source.classes))
     if getattr(data.view, "crop", "") == "pad" and source.size != data.view.size:
@@ -70,33 +79,54 @@ def prepare(recipe: Recipe) -> Prepared:
             f"evaluation would show whole images: choose --data.view.size {source.size or '224'}, or "
             "--data.view.crop resized to scale the images."
         )
-    neighbors = recipe.evaluation.knn.k
-    if prepared.labeled and neighbors > len(images):
-        raise ValueError(
-            f"k-NN with k={neighbors} needs as many images, and training has {len(images)}; "
-            f"choose --evaluation.knn.k of at most {len(images)}."
-        )
     if source.size is None and recipe.data.resident != "no":
         log.info("%s holds images of different sizes: they are cropped as they are streamed", source.name)
     return prepared
 
 
-def batches_of(recipe: Recipe, labels: Int[Tensor, " n"]) -> Callable[[int], Int[Tensor, "steps rows m"]]:
-    """The batches of each epoch, as the method eats them: a function of the epoch."""
+def batch_size_for(recipe: Recipe, labels: Int[Tensor, " n"]) -> int:
+    """The recipe's batch size, or the largest that these images fill.
+
+    Smaller ones are multiples of 8 where there are as many, and can be shared by all processes.
+    """
+    data, method = recipe.data, METHODS[recipe.method.name]
+    unit = recipe.train.devices * getattr(recipe.train, "nodes", 1)
+    most = len(labels)
+    if method.pairing == "triples":
+        unit *= 3
+        if data.triples == "disjoint":
+            most = 3 * int((torch.bincount(labels[labels >= 0]) // 3).sum())
+        else:
+            most *= 3
+    if data.images_per_class or data.batch_size <= most or most < unit:
+        return data.batch_size  # groups of classes, and what no batch can be made of, are refused where they are made
+    step = 8 * unit if most >= 8 * unit else unit
+    return most // step * step
+
+
+def batches_of(
+    recipe: Recipe, labels: Int[Tensor, " n"], batch_size: int = 0
+) -> Callable[[int], Int[Tensor, "steps rows m"]]:
+    """The batches of each epoch, as the method takes them: a function of the epoch.
+
+    Args:
+        recipe: says which.
+        labels: of the training images.
+        batch_size: in the place of the recipe's; 0 for the recipe's.
+    """
     data, seed = recipe.data, recipe.train.seed
+    size = batch_size or data.batch_size
     match METHODS[recipe.method.name].pairing:
         case "triples":
-            return lambda epoch: pairing.triples(
-                labels, batch_size=data.batch_size, seed=seed, epoch=epoch, mode=data.triples
-            )
+            return lambda epoch: pairing.triples(labels, batch_size=size, seed=seed, epoch=epoch, mode=data.triples)
         case "same-class-pairs":
-            return lambda epoch: pairing.same_class_pairs(labels, batch_size=data.batch_size, seed=seed, epoch=epoch)
+            return lambda epoch: pairing.same_class_pairs(labels, batch_size=size, seed=seed, epoch=epoch)
         case _ if data.images_per_class:
             return lambda epoch: pairing.class_balanced(
-                labels, batch_size=data.batch_size, per_class=data.images_per_class, seed=seed, epoch=epoch
+                labels, batch_size=size, per_class=data.images_per_class, seed=seed, epoch=epoch
             )
         case _:
-            return lambda epoch: pairing.shuffled(len(labels), batch_size=data.batch_size, seed=seed, epoch=epoch)
+            return lambda epoch: pairing.shuffled(len(labels), batch_size=size, seed=seed, epoch=epoch)
 
 
 def build_loader(
@@ -105,7 +135,7 @@ def build_loader(
     """The training batches of a recipe."""
     return Loader(
         prepared.train,
-        batches_of(recipe, prepared.train.labels),
+        batches_of(recipe, prepared.train.labels, prepared.batch_size),
         recipe.data.view,
         mean=prepared.source.mean,
         std=prepared.source.std,
@@ -193,20 +223,24 @@ def measurer_of(
         device: where the encoder is.
         precision: makes the context in which the encoder runs, as in training.
     """
-    data, evaluation = recipe.data, recipe.evaluation
-    return Measurer(
+    data, evaluation, method = recipe.data, recipe.evaluation, METHODS[recipe.method.name]
+    measurer = Measurer(
         source=prepared.source,
         train=prepared.train,
         held_out=prepared.held_out,
-        size=data.view.size,
         view=data.view,
-        two_views=METHODS[recipe.method.name].pairing == "two-views",
+        two_views=method.pairing == "two-views",
+        outputs=len(prepared.source.classes) if method.classifies else 0,
         device=device,
         precision=precision,
         batch_size=evaluation.batch_size,
         workers=data.workers,
-        knn=evaluation.knn,
-        linear=evaluation.linear,
-        also=frozenset(n for n in ("baselines", "linear_augmented", "stages") if getattr(evaluation, n)),
+        evaluators={name: getattr(evaluation, name) for name in EVALUATORS if hasattr(evaluation, name)},
+        run=evaluation.run,
         untrained=lambda: build(recipe, prepared).backbone,
+        adapted=prepared.notices,
     )
+    if rank() == 0:
+        for notice in measurer.plan.notices:
+            log.warning("%s", notice)
+    return measurer

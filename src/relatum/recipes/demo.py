@@ -2,6 +2,7 @@
 
 from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
+from relatum.measurement.evaluators import DEFAULT_RUN
 from relatum.recipes.entry import Entry, Number, named
 from relatum.recipes.options import options
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train
@@ -21,7 +22,7 @@ DEMO = named(
                 data=Data(source="digits", batch_size=64, view=ContrastiveView(size=32, min_scale=0.35, flip=0.0)),
                 optim=Optim(name="adam", lr=3e-3, weight_decay=0.0, schedule="cosine"),
                 train=Train(epochs=20),
-                evaluation=Evaluation(knn=KNN(k=20), baselines=True),
+                evaluation=Evaluation(knn=KNN(k=20), run=("baselines", *DEFAULT_RUN)),
             ),
             source="scikit-learn's 1,797 digits, each laid on 32x32 pixels at a place and a scale of its own, so that "
             "pixels alone do not tell them apart.",

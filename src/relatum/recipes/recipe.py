@@ -14,9 +14,8 @@ import pydantic
 
 from relatum.core.schedules import Schedule
 from relatum.data.views import ClassifierView, ContrastiveView
-from relatum.evaluation.knn import KNN
-from relatum.evaluation.linear import LinearProbe
 from relatum.methods import METHODS
+from relatum.recipes.evaluation import Evaluation
 from relatum.recipes.limits import check
 from relatum.recipes.options import AnyOptions, MethodOptions, options, options_of, suggest
 from relatum.recipes.text import read_tree, shortened, write_tree
@@ -140,28 +139,6 @@ class Train:
     """Allow chunks of a backbone with batch normalization: its statistics are then those of each chunk."""
     log_every: int = 20
     """Steps between two looks at the loss: each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is measured. During training on the held-out part; on the test set once, after the last epoch."""
-
-    every: int = 1
-    """Epochs between two measurements; 0 for none before the end."""
-    knn: KNN = field(default_factory=KNN)
-    """Weighted k-NN."""
-    linear: LinearProbe = field(default_factory=LinearProbe)
-    """Linear probe on frozen features."""
-    baselines: bool = False
-    """Measure k-NN on raw pixels and on the untrained encoder too."""
-    linear_augmented: bool = False
-    """A linear probe on augmented images too: as many passes through the training images as it has epochs."""
-    stages: bool = False
-    """k-NN on the pooled features of every stage, and stages.png with a map of each."""
-    figures: bool = True
-    """Draw neighbors.png and tsne.png."""
-    batch_size: int = 500
-    """Images of one forward pass."""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def format_of(out: Path | None, asked: Format | None = None) -> Format:
 
 def measured(metrics: Mapping[str, float], protocols: Mapping[str, str]) -> str:
     """Measurements as lines, and below them how each group was measured."""
-    shown = {name: value for name, value in metrics.items() if "@" not in name}
+    shown = {name: value for name, value in metrics.items() if "validation@" not in name}
     width = max(map(len, shown), default=0)
     lines = [f"  {name:{width}}  {value:8.3f}" for name, value in shown.items()]
     return "\n".join(["measured:", *lines, "how:", *(f"  {name}: {text}" for name, text in protocols.items())])
