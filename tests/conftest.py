@@ -1,6 +1,7 @@
 """Every test starts from the same seed, on one thread: small tensors are slower on two."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,3 +18,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("campaign", "the campaign of attacks: pytest -m campaign -n 0")
+    group.addoption("--campaign-seed", type=int, default=0, help="seed of the random attacks")
+    group.addoption("--campaign-scale", type=float, default=0.2, help="share of all attempts that are made")
+    group.addoption("--campaign-out", type=Path, default=None, help="write the table of what survived there")
