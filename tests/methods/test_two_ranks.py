@@ -117,3 +117,38 @@ def test_a_method_that_forgets_to_gather_is_found(ranks, variant):
 def test_every_file_that_gathers_has_its_planted_violation():
     files = {name for name, method in METHODS.items() if hasattr(sys.modules[method.__module__], "gather")}
     assert files == {VARIANTS[variant][0] for variant in GATHERS}
+
+
+class Learner(nn.Module):
+    """A method whose `forward` is its losses: what DistributedDataParallel can wrap."""
+
+    def __init__(self, method: nn.Module) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return self.method.losses(batch)
+
+
+def phases_on_rank(number: int) -> list[set[str]]:
+    """The parameters that have a gradient in each of three steps, under DistributedDataParallel."""
+    method = build("fitnet-two-stages").train()
+    wrapped = nn.parallel.DistributedDataParallel(
+        Learner(method), find_unused_parameters=method.trains_in_phases, broadcast_buffers=False
+    )
+    trained = []
+    for step, progress in enumerate((0.3, 0.6, 0.9)):
+        sum(wrapped(batch_for(method, WORLD * step + number)).values()).backward()
+        trained.append({name for name, p in method.named_parameters() if p.grad is not None})
+        wrapped.zero_grad()
+        method.after_step(progress)
+    return trained
+
+
+def test_what_waits_in_a_phase_has_no_gradient_on_several_ranks_either(ranks):
+    for first, second, third in ranks.run(phases_on_rank):
+        assert first == second
+        assert "backbone.model.layer3.0.conv1.weight" not in first
+        assert "regressor.0.weight" in first
+        assert "backbone.model.layer3.0.conv1.weight" in third
+        assert "regressor.0.weight" not in third
