@@ -1,5 +1,8 @@
 """Loaders: what a step sees is a function of (seed, epoch, step), whoever loads it."""
 
+import os
+import signal
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -247,6 +250,23 @@ def test_a_file_that_went_bad_is_named(workers, tmp_path):
     (tmp_path / "2.png").write_bytes(b"hello")
     with pytest.raises(BadImage, match=r"2\.png"):
         list(loader(images, batch_size=4, workers=workers).epoch(0))
+
+
+@dataclass(frozen=True)
+class OutOfSharedMemory(EvaluationView):
+    """What a full /dev/shm does to a worker: writing to a mapped page that it has no room for is a bus error."""
+
+    def crop_image(self, image, generator):
+        os.kill(os.getpid(), signal.SIGBUS)
+
+
+def test_workers_without_shared_memory_name_the_remedy(folder):
+    images = load(str(folder), resident="no").train
+    options = {"mean": MEAN, "std": STD, "batch_size": 4, "device": "cpu", "workers": 1}
+    with pytest.raises(RuntimeError, match=r"--data\.workers 0.*DataLoader worker"):
+        list(evaluation_batches(images, OutOfSharedMemory(size=SIDE), **options))
+    with pytest.raises(RuntimeError, match=r"--data\.workers 0.*DataLoader worker"):
+        list(loader(images, view=OutOfSharedMemory(size=SIDE), workers=1).epoch(0))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

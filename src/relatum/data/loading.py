@@ -149,7 +149,7 @@ class Loader:
             self._plan.samples, self._plan.epoch = part, epoch
             self._plan.first_step, self._plan.first_place = first_step, self.rank * n
             make = self.view.finish_crops
-            pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in self._crops)
+            pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in _hinted(self._crops))
         for step, (index, raw) in enumerate(zip(part.to(self.device), pixels), first_step):
             views = []
             for v in range(rows * self.copies):
@@ -201,7 +201,7 @@ def evaluation_batches(
         tasks = [[Draw(i, 0, 0, 0, i) for i in batch.tolist()] for batch in batches]
         loaded = _worker_pool(Crops(images, view, 1, 0), tasks, workers, device, persistent=False)
         make = view.finish_crops
-        pixels = (crops.squeeze(1) for crops in loaded)
+        pixels = (crops.squeeze(1) for crops in _hinted(loaded))
     for step, (batch, raw) in enumerate(zip(batches, pixels)):
         generator = generator_of(0, 0, step, 0, 0, device=device)
         yield make(raw.to(device), mean, std, generator, dtype), images.labels[batch].to(device)
@@ -213,6 +213,19 @@ def _placed(images: Images, device: torch.device) -> Images:
         return images
     free, _ = torch.cuda.mem_get_info(device)
     return replace(images, images=images.images.to(device)) if images.images.nbytes <= SHARE * free else images
+
+
+def _hinted(loaded: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What workers return. Where they die, mostly of too little shared memory, the remedy is said."""
+    try:
+        yield from loaded
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("shared memory", "DataLoader worker", "/torch_", "No space left")):
+            raise
+        raise RuntimeError(
+            f"the workers that decode images stopped, as they do where /dev/shm is too small for batches: enlarge "
+            f"it (docker: --shm-size 2g), or load in the training process with `--data.workers 0` ({error})"
+        ) from error
 
 
 def _worker_pool(
