@@ -6,9 +6,10 @@ one cycle to 0.1), which TF-KD it has, its peer of DML (here the same network), 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from relatum.studies.scales import ALL_IMAGES, CPU_LABELED, HELD_OUT
+from relatum.studies.scales import ALL_IMAGES, CPU_LABELED, CPU_LABELED_TRIALS, HELD_OUT
 from relatum.studies.study import Changes, Published, Scale, Selection, Study, Teacher, Trained
 
 _FULL: Changes = {"recipe": "paper-corsd"}
@@ -159,7 +160,7 @@ corsd_1 = Study(
             baseline="supervised",
             columns={"resnet8x4": {"model.name": "resnet8x4"}},
             teachers={"teacher": _CPU_TEACHER},
-            selection=_CHOSEN,
+            selection=replace(_CHOSEN, changes=CPU_LABELED_TRIALS),
         ),
     },
     published=(_TABLE_1,),

@@ -7,7 +7,7 @@ weights of Eq. (4) (here equal), MoCo's queue. One tau stands for all terms of E
 
 from collections.abc import Mapping, Sequence
 
-from relatum.studies.scales import ALL_IMAGES, CPU_UNLABELED, HELD_OUT
+from relatum.studies.scales import ALL_IMAGES, CPU_UNLABELED, CPU_UNLABELED_TRIALS, HELD_OUT
 from relatum.studies.study import Changes, Published, Scale, Selection, Study
 
 THIRDS = (1 / 3, 1 / 3)
@@ -51,9 +51,9 @@ _ABOUT_GPU = "ResNet-18, 100 epochs, batches of 512 at 32 pixels, SGD with a cos
 ABOUT_CPU = "ResNet-20 in the place of ResNet-50, 10,000 images at 16 pixels, 20 epochs, Adam with a cosine schedule"
 
 
-def _temperatures(rows: Sequence[str]) -> Selection:
+def _temperatures(rows: Sequence[str], trials: Changes = HELD_OUT) -> Selection:
     """Each arm chooses its temperature among the same five."""
-    return Selection({row: [{"method.temperature": t} for t in TEMPERATURES] for row in rows}, changes=HELD_OUT)
+    return Selection({row: [{"method.temperature": t} for t in TEMPERATURES] for row in rows}, changes=trials)
 
 
 METRICS = {"knn_top1": "k-NN", "linear_top1": "linear"}
@@ -178,7 +178,7 @@ def _arms(name: str, method: str, question: str) -> Study:
         metrics=METRICS,
         scales={
             "gpu": Scale(_ABOUT_GPU, _GPU, selection=_temperatures(list(rows))),
-            "cpu": Scale(ABOUT_CPU, CPU_UNLABELED, selection=_temperatures(list(rows))),
+            "cpu": Scale(ABOUT_CPU, CPU_UNLABELED, selection=_temperatures(list(rows), CPU_UNLABELED_TRIALS)),
         },
         notes=_ARM_NOTES,
     )
