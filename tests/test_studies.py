@@ -414,8 +414,9 @@ def test_sensitivity_has_the_baseline_at_its_value():
 
 def test_planning_imports_no_torch():
     program = (
-        "import pathlib, sys; from relatum.studies.catalog import studies; from relatum.studies import answer, executor, "
-        "plan, statistics; from relatum.studies.engines import local, payload; "
+        "import pathlib, sys; from relatum.studies.catalog import studies; "
+        "from relatum.studies import answer, executor, plan, statistics; "
+        "from relatum.studies.engines import local, payload; "
         "[plan.plan(s.at(n), pathlib.Path('runs')) for s in studies().values() for n in s.scales]; "
         "heavy = ('torch', 'timm', 'torchvision', 'lightning_fabric', 'scipy', 'pydantic'); "
         "print([m for m in heavy if m in sys.modules])"

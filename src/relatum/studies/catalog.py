@@ -1,6 +1,8 @@
 """Every study by name, and grids of any recipe that the command line asks for."""
 
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 
 from relatum.recipes.index import did_you_mean
@@ -51,21 +53,24 @@ def _recipe_grid(recipe: str, over: Sequence[str], seeds: Sequence[int] | None, 
         axes.append([(name, trees.parsed(value)) for value in trees.parts(values)])
     fixed = dict(axis[0] for axis in axes if len(axis) == 1)
     trees.changed(recipe, fixed)
-    axes = [axis for axis in axes if len(axis) > 1] or axes
+    axes = [axis for axis in axes if len(axis) > 1]
     candidates: list[Changes] = [dict(combination) for combination in itertools.product(*axes)]
     for candidate in candidates:
         trees.changed(recipe, candidate)
+    varied = [axis[0][0] for axis in axes]
     named = {", ".join(f"{k} {_said(v)}" for k, v in candidate.items()): candidate for candidate in candidates}
+    named = named if axes else {"as asked": {}}
+    with_them = "".join(f", {k} {_said(v)}" for k, v in fixed.items())
     seeds = (0,) if seeds is None else tuple(seeds)
     if select:
         rows: dict[str, Changes] = {"chosen": {}}
         selection = Selection({"chosen": candidates}, metric=select, seeds=(min(seeds) + 100,))
-        about = f"one of {len(candidates)} settings, chosen by {select}, then trained on all images"
+        about = f"one of {len(candidates)} settings, chosen by {select}, then trained on all images{with_them}"
     else:
-        rows, selection, about = dict(named), None, "the recipe as it is"
+        rows, selection, about = dict(named), None, f"the recipe{with_them or ' as it is'}"
     study = Study(
-        name=slug(f"{recipe} over {' and '.join(dict.fromkeys(name for name, _ in itertools.chain(*axes)))}"),
-        question=f"What do {', '.join(text.partition('=')[0] for text in over)} change in {recipe}?",
+        name=slug(" ".join([recipe, *(["over", *varied] if varied else []), *([_digest(fixed)] if fixed else [])])),
+        question=f"What does {' and '.join(varied) or 'this'} change in {recipe}?",
         recipe=recipe,
         rows=rows,
         columns={recipe: {"data.validation": 0.0} if select else {}},
@@ -76,12 +81,15 @@ def _recipe_grid(recipe: str, over: Sequence[str], seeds: Sequence[int] | None, 
     return study.at("own")
 
 
+def _digest(fixed: Changes) -> str:
+    """Grids that fix other values have other folders, whose names stay short."""
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def _said(value: object) -> str:
-    return (
-        "/".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
-        if isinstance(value, tuple)
-        else str(value)
-    )
+    if not isinstance(value, tuple):
+        return str(value)
+    return "/".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
 
 
 METRICS = {"top1": "top-1", "knn_top1": "k-NN", "linear_top1": "linear"}

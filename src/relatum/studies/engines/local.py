@@ -2,14 +2,13 @@
 
 import os
 import queue
-import signal
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from relatum.studies.engines import Ended, Engine, Job
-from relatum.studies.engines.payload import child, environment
+from relatum.studies.engines.payload import child, environment, how
 
 PATIENCE = 10  # seconds that a run has to end by itself before it is killed
 
@@ -24,7 +23,7 @@ class Local(Engine):
 
     def start(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            process = child(job.argv, job.log, environment(self.slots))
+            process = child(job.argv, job.log, environment((os.cpu_count() or 1) // self.slots))
             self._running[job] = process
             threading.Thread(target=self._watch, args=(job, process), daemon=True).start()
 
@@ -52,11 +51,6 @@ class Local(Engine):
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def how(code: int) -> str:
-    """The exit status of a process in words."""
-    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def start(jobs: int, folder: Path, options: dict[str, str]) -> Local:

@@ -1,6 +1,5 @@
-"""How a command is run on the machine that an engine chose: its environment, its log, and its end with its parent's."""
+"""How a command is run on the machine that an engine chose: its environment, its log, and its end."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -10,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def environment(slots: int) -> dict[str, str]:
-    """The environment of a run: its share of the cores, where the user has not said how many threads it takes."""
-    share = str(max(1, (os.cpu_count() or 1) // slots))
-    return dict.fromkeys(THREADS, share) | dict(os.environ)
+def environment(cores: int) -> dict[str, str]:
+    """The environment of a run on this machine: its threads are its cores, where nobody has said it otherwise.
+
+    A run is one process of its own on whatever machine: what a cluster says of its job is not meant for it.
+    """
+    here = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return dict.fromkeys(THREADS, str(max(1, cores))) | here
 
 
 def executable(argv: Sequence[str]) -> list[str]:
@@ -26,27 +27,47 @@ def executable(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from relatum.cli import main; main()", *argv[1:]]
 
 
-def child(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a command. It prints to the end of `log`, and is killed where the process that started it is killed."""
+def child(
+    argv: Sequence[str], log: Path, env: Mapping[str, str], folder: str | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a command in `folder`, or here. It prints to the end of `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as printed:
         printed.write(f"+ {' '.join(argv)}\n".encode())
         printed.flush()
         return subprocess.Popen(
-            executable(argv), stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env
+            executable(argv),
+            cwd=folder,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
         )
 
 
-def call(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int:
-    """Run a command to its end, in the process of a cluster's worker; gives its exit status."""
-    die_with_parent()
-    return child(argv, Path(log), env).wait()
+def call(argv: Sequence[str], log: str, cores: int, folder: str) -> int:
+    """Run a command to its end, in the process of a cluster's worker, and let it end where that process does.
+
+    Args:
+        argv: the command.
+        log: the file that gets what it prints.
+        cores: that it may use.
+        folder: in which paths of the command are meant.
+
+    Returns:
+        The exit status; negative where a signal ended it.
+    """
+    process = child(argv, Path(log), environment(cores), folder)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:  # the worker was asked to stop
+            process.terminate()
 
 
-def die_with_parent() -> None:
-    """Let the kernel stop this process where its parent ends (Linux): a lost worker leaves no run behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def how(code: int) -> str:
+    """The exit status of a process in words."""
+    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def last_lines(log: Path, lines: int = 5) -> str:

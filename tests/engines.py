@@ -1,0 +1,52 @@
+"""A study of a short real training, for the tests of engines that lose it on the way."""
+
+from pathlib import Path
+
+from relatum.studies.catalog import grid_of
+from relatum.studies.executor import Executor, Outcome, progress
+from relatum.studies.plan import Cell, Plan, command, plan
+
+OVER = (
+    "optim.lr=0.001",
+    "train.epochs=12",
+    "data.train_images=160",
+    "data.batch_size=16",
+    "data.validation=0.0",
+    "evaluation.every=0",
+    "evaluation.baselines=false",
+    "evaluation.figures=false",
+    "evaluation.linear.epochs=1",
+    "train.threads=1",
+)
+
+
+def study(folder: Path) -> Plan:
+    return plan(grid_of("demo", scale="cpu", over=OVER, seeds=[0]), folder)
+
+
+def execute(made: Plan, engine, said: list[str], retries: int = 2) -> Outcome:
+    executor = Executor(
+        made.cells,
+        engine,
+        done=made.done,
+        usable=made.usable,
+        argv=lambda cell: command(cell) if cell.folder.exists() else command(cell)[:-1],
+        retries=retries,
+        say=said.append,
+    )
+    return executor.run()
+
+
+def bits(made: Plan) -> dict[str, tuple[bytes, dict[str, float]]]:
+    """What each run ended with: its encoder's bytes, and what was measured."""
+    found = {}
+    for cell in made.cells:
+        record = made.record(cell)
+        assert record is not None
+        found[cell.row] = ((cell.folder / "encoder.safetensors").read_bytes(), record.metrics)
+    return found
+
+
+def in_the_middle(cell: Cell) -> bool:
+    """Whether a run has a checkpoint and is not done."""
+    return progress(cell) > 0 and not (cell.folder / "record.json").exists()
