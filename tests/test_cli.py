@@ -1,19 +1,24 @@
 """The command line: what users type, what they get, and what they are told when they mistype."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from relatum import cli
 from relatum.cli.arguments import free
 from relatum.networks.export import load_encoder
-from relatum.recipes.recipe import from_yaml, to_yaml
+from relatum.recipes.catalog import RECIPES
+from relatum.recipes.recipe import from_yaml, options, to_yaml
 from relatum.reports.records import read_record
 from relatum.training import loop as training
 from test_training import TINY
@@ -73,6 +78,20 @@ def test_show_prints_what_train_takes_back(monkeypatch, capsys):
     assert (recipe.train.epochs, recipe.data.view.strength, recipe.method.relation) == (7, 0.3, "jaccard")
 
 
+def test_show_about_tells_source_cost_and_numbers(monkeypatch, capsys):
+    call(monkeypatch, "show", "kd", "--about")
+    printed = capsys.readouterr().out
+    assert "Command: relatum train kd --method.teacher runs/teacher\n" in printed
+    assert "Published: top-1 78.34 (Table 1 of Yu et al. 2023); top-1 70.66 (Tian et al. 2020," in printed
+    assert printed.endswith("Ours: not run yet.\n")
+
+
+def test_show_from_the_index_is_show_from_the_recipe(monkeypatch, capsys):
+    call(monkeypatch, "show", "corsd")
+    printed = capsys.readouterr().out
+    assert printed == to_yaml(RECIPES["corsd"]())
+
+
 def test_list_names_everything(monkeypatch, capsys):
     call(monkeypatch, "list")
     printed = capsys.readouterr().out
@@ -116,6 +135,68 @@ def test_embed_writes_features_with_the_names_of_the_files(monkeypatch, run, tmp
     assert np.isfinite(found["features"]).all()
 
 
+def photos(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.effect_noise((20 + 7 * i, 30 - i), 80).convert("L").save(folder / f"{i}.png")
+    return folder
+
+
+def test_embed_writes_a_table_for_data_frames(monkeypatch, run, tmp_path):
+    out = tmp_path / "found.parquet"
+    call(monkeypatch, "embed", str(run), "--images", str(photos(tmp_path / "photos")), "--out", str(out))
+    table = parquet.read_table(out)
+    assert table.column_names == ["name", "label", "features"]
+    assert [Path(name).name for name in table["name"].to_pylist()] == ["0.png", "1.png", "2.png"]
+    assert table["label"].to_pylist() == [None, None, None]
+    call(monkeypatch, "embed", str(run), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "found.npz"))
+    features = np.stack(table["features"].to_pylist()).astype(np.float32)
+    np.testing.assert_array_equal(features, np.load(tmp_path / "found.npz")["features"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.npz", "found.parquet", "photos"]
+
+
+@pytest.mark.parametrize("name", ["foo", "foo.csv", "foo.npz.gz"])
+def test_embed_refuses_a_kind_of_file_that_it_does_not_write(monkeypatch, capsys, run, tmp_path, name):
+    said = refused(monkeypatch, capsys, "embed", str(run), "--images", "nowhere", "--out", str(tmp_path / name))
+    assert f"{name}; expected a name that ends in .npz or .parquet" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_refuses_what_it_would_ignore(monkeypatch, capsys, run):
+    for words in (["--model.name", "resnet18"], ["--method.temperature", "1"], ["--train.seed", "3"]):
+        said = refused(monkeypatch, capsys, "evaluate", str(run), *words)
+        assert f"there is no option {words[0]}" in said
+        assert "only --data.* and --evaluation.* can be changed" in said
+
+
+def test_onnx_needs_no_data_and_says_its_preprocessing(monkeypatch, tmp_path):
+    """Three photos of different sizes, which are gone when their encoder is exported."""
+    recipe = dataclasses.replace(
+        TINY,
+        data=dataclasses.replace(TINY.data, source=str(photos(tmp_path / "photos")), batch_size=2, validation=0.0),
+        method=options("simclr"),
+    )
+    training.fit(recipe, tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "photos")
+    call(monkeypatch, "export", str(tmp_path / "run"), "--onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "run" / "export" / "encoder.onnx")
+    _, info = load_encoder(tmp_path / "run")
+    stated = json.loads(session.get_modelmeta().custom_metadata_map["relatum"])
+    assert (tuple(stated["mean"]), tuple(stated["std"]), stated["size"]) == (info.mean, info.std, 16)
+    images = torch.randn(5, 3, 16, 16)
+    backbone, _ = load_encoder(tmp_path / "run")
+    with torch.no_grad():
+        expected = backbone.embed(images).numpy()
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_onnx_without_its_packages_is_one_line_with_the_remedy(monkeypatch, capsys, run, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    said = refused(monkeypatch, capsys, "export", str(run), "--onnx", "--to", str(tmp_path))
+    assert said.startswith("relatum: ONNX export needs onnx, which is not installed: pip install 'relatum[onnx]'\n")
+
+
 def test_export_gives_the_plain_encoder(monkeypatch, run, tmp_path):
     call(monkeypatch, "export", str(run), "--to", str(tmp_path / "out"))
     images = torch.randn(2, 3, 16, 16)
@@ -142,7 +223,12 @@ def test_table_of_runs(monkeypatch, capsys, run, tmp_path):
         (["train"], "needs a recipe"),
         (["train", "demmo"], "did you mean demo"),
         (["train", "missing.yaml"], "no recipe file missing.yaml"),
-        (["train", "demo", "--optim.lrr", "1"], "--optim.lr"),
+        (["train", "demo", "--optim.lrr", "1"], "no option --optim.lrr; did you mean --optim.lr?"),
+        (["train", "demo", "--optim.name", "sgdd"], "--optim.name is 'sgdd'; did you mean sgd?"),
+        (["train", "demo", "step-24"], "no setting 'step-24'; did you mean step-240"),
+        (["show", "demo", "--about", "--train.epochs", "3"], "leave --train.epochs 3 out"),
+        (["show", "x.yaml", "--about"], "x.yaml is a file"),
+        (["table"], "needs runs"),
         (["train", "demo", "--optim.lr", "fast"], "could not convert"),
         (["train", "demo", "--method.relation", "jackard"], "jaccard"),
         (["train", "demo", "--train.epochs", "0"], "train.epochs is 0"),

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import timm
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from relatum.networks.backbones import Backbone
-from relatum.networks.export import load_encoder, save_encoder, save_onnx
+from relatum.networks.export import load_encoder, normalized_noise, save_encoder, save_onnx
 from relatum.networks.small_resnets import SMALL_RESNETS
 
 COLOR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "size": 32}
@@ -245,3 +247,21 @@ def test_onnx_without_its_packages_names_the_extra(
 def test_onnx_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images is empty"):
         save_onnx(Backbone("resnet20", stem="cifar"), tmp_path / "x.onnx", torch.empty(0, 3, 8, 8))
+
+
+def test_onnx_states_its_preprocessing_and_checks_itself_on_noise(tmp_path: Path) -> None:
+    backbone = trained("resnet20", "cifar", classes=4)
+    _, info = load_encoder(save_encoder(backbone, tmp_path, **COLOR, classes=list("abcd")))
+    session = onnxruntime.InferenceSession(save_onnx(backbone, tmp_path / "encoder.onnx", info=info))
+    assert json.loads(session.get_modelmeta().custom_metadata_map["relatum"]) == json.loads(json.dumps(asdict(info)))
+    model = onnx.load(tmp_path / "encoder.onnx")
+    assert model.graph.input[0].doc_string == (
+        "RGB, values in [0, 1], 32 x 32 pixels, less mean [0.5, 0.4, 0.3] and over std [0.2, 0.25, 0.3] of each "
+        "channel; n x 3 x 32 x 32, float32"
+    )
+    noise = normalized_noise(info)
+    assert noise.shape == (8, 3, 32, 32)
+    pixels = noise * torch.tensor(COLOR["std"]).view(-1, 1, 1) + torch.tensor(COLOR["mean"]).view(-1, 1, 1)
+    assert -1e-6 <= pixels.min() <= pixels.max() <= 1 + 1e-6
+    with pytest.raises(ValueError, match="neither images nor info is given"):
+        save_onnx(backbone, tmp_path / "other.onnx")

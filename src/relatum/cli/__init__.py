@@ -8,6 +8,7 @@ options of `train` are is not known before its recipe is.
 import logging
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 
 from relatum.cli.errors import TRACEBACK, explained
@@ -22,6 +23,8 @@ OWN_HELP = ("table", "study", "report")
 def main() -> None:
     """The entry point of the command `relatum`."""
     args = sys.argv[1:]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no plus-minus sign gets the rest
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     code = explained(lambda: _dispatch(args))
     if code:

@@ -50,9 +50,9 @@ def parse(kind: Any, command: str, args: Sequence[str], default: Any = None, hin
 
 
 def _without_box(text: str) -> str:
-    """tyro's message in a box, in the words of any other error."""
-    lines = [line for line in text.splitlines() if not line.startswith("\u256d") and "full helptext" not in line]
-    said = " ".join(re.sub(r"[\u2500-\u257f]+", " ", " ".join(lines)).split())
+    """tyro's message, which has a title and a box, or rules where a terminal has no lines; as any other error's."""
+    lines = [re.sub(r"[\u2500-\u257f]+", " ", line).strip() for line in text.strip().splitlines()[1:]]
+    said = " ".join(" ".join(line for line in lines if line.strip("-") and "full helptext" not in line).split())
     if found := re.match(r"Unrecognized options: (\S+?),?(?: |$)", said):
         known = dict.fromkeys(re.findall(r"--[\w.-]+", said.partition("Perhaps you meant:")[2]))
         hint = f"; did you mean {', '.join(list(known)[:3])}?" if known else "."
@@ -92,8 +92,8 @@ def recipe_words(verb: str, args: Sequence[str]) -> tuple[str, str, Sequence[str
     if not rest or rest[0].startswith("-"):
         return name, "", rest
     if rest[0] not in index.setting_names():
-        known = ", ".join(index.setting_names())
-        raise ValueError(f"there is no setting {rest[0]!r}; expected one of {known}, or an option.")
+        hint = index.did_you_mean(rest[0], index.setting_names(), ", or an option")
+        raise ValueError(f"there is no setting {rest[0]!r}; {hint}")
     return name, rest[0], rest[1:]
 
 

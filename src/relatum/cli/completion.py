@@ -1,4 +1,4 @@
-"""Print what completes `relatum` in a shell: verbs, recipes, settings and options.
+"""Print what completes `relatum` in a shell: verbs, recipes and options. It takes some seconds.
 
 bash: relatum completion bash > ~/.local/share/bash-completion/completions/relatum
 zsh: relatum completion zsh > ~/.zfunc/_relatum, with ~/.zfunc in fpath
@@ -8,86 +8,70 @@ fish: relatum completion fish > ~/.config/fish/completions/relatum.fish
 from collections.abc import Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 from relatum.recipes import index
 
 USAGE = "bash|zsh|fish"
 SHELLS = ("bash", "zsh", "fish")
+Members = list[Any]
 
 
 def run(args: Sequence[str]) -> None:
     """Print the script."""
     if list(args) not in [[shell] for shell in SHELLS]:
-        raise ValueError(f"`relatum completion` takes one shell, and was given {' '.join(args) or 'none'}; "
-                         f"expected one of {', '.join(SHELLS)}.")  # fmt: skip
+        given = " ".join(args) or "none"
+        raise ValueError(f"`relatum completion` takes one shell of {', '.join(SHELLS)}, and was given {given}.")
     import tyro
 
     tyro.cli(_every_verb(), prog="relatum", args=["--tyro-print-completion", args[0]])
 
 
 def _every_verb() -> Any:
-    """All verbs as one type, whose options are those of any recipe."""
-    import tyro
-
+    """All verbs as one type. tyro completes subcommands, so a recipe is one, and has the options of its fields."""
     from relatum.cli import VERBS
     from relatum.cli.embed import Embed
     from relatum.cli.export import Export
 
-    recipe = _one_of(index.recipe_names())
-    setting = _one_of(["", *index.setting_names()])
-    fields = _fields()
-    trained: list[Any] = [("recipe", recipe), *fields, ("setting", setting, "")]
-    run: list[Any] = [("run_folder", tyro.conf.Positional[Path])]
-    measured = [f for f in fields if f[0] in ("data", "evaluation")]
+    out: Members = [("out", Path, Path())]
+    trained: Members = [("run", Path, Path()), ("resume", bool, False), ("profile", bool, False)]
+    measured = [field for field in _fields("demo") if field[0].startswith(("data_of", "evaluation_of"))]
     kinds: dict[str, Any] = {
-        "train": [*trained, ("run", Path, Path()), ("resume", bool, False), ("profile", bool, False)],
-        "cost": [*trained, ("repeats", int, 10), ("out", Path, Path())],
-        "show": [*trained, ("about", bool, False)],
-        "evaluate": [*run, *measured, ("out", Path, Path())],
-        "embed": [*run, ("options", Annotated[Embed, tyro.conf.arg(name="")])],
-        "export": [*run, ("options", Annotated[Export, tyro.conf.arg(name="")])],
-        "table": [
-            ("runs", tyro.conf.Positional[tuple[Path, ...]]),
-            ("format", str, ""),
-            ("out", Path, Path()),
-            ("into", Path, Path()),
-        ],
-        "completion": [("shell", _one_of(SHELLS))],
+        "train": _one_of({name: [*_fields(name), *trained] for name in index.recipe_names()}),
+        "cost": _one_of({name: [("repeats", int, 10), *out] for name in index.recipe_names()}),
+        "show": _one_of({name: [("about", bool, False)] for name in index.recipe_names()}),
+        "evaluate": make_dataclass("evaluate", [*measured, *out]),
+        "embed": Embed,
+        "export": Export,
+        "table": make_dataclass("table", [("format", str, ""), *out, ("into", Path, Path())]),
+        "completion": _one_of({shell: [] for shell in SHELLS}),
     }
-    made = [Annotated[make_dataclass(name, kinds.get(name, [])), tyro.conf.subcommand(name)] for name in VERBS]
-    union: Any = Union
-    return union[tuple(made)]
+    return _union({name: kinds.get(name, make_dataclass(name, [])) for name in VERBS})
 
 
-def _one_of(names: Sequence[str]) -> Any:
-    """The type of an argument that is one of the names."""
+def _one_of(commands: dict[str, Members]) -> Any:
+    """A command that goes on with one of these."""
+    return make_dataclass(
+        "one_of", [("chosen", _union({name: make_dataclass("x", m) for name, m in commands.items()}))]
+    )
+
+
+def _union(kinds: dict[str, Any]) -> Any:
     import tyro
 
-    choices: Any = Literal  # made at run time: no types for a checker
-    positional: Any = tyro.conf.Positional
-    return positional[choices[tuple(names)]]
+    named = [Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in kinds.items()]
+    union: Any = tyro.conf.OmitSubcommandPrefixes
+    kinds_of: Any = Union
+    return Annotated[kinds_of[tuple(named)], tyro.conf.arg(name=""), union]
 
 
-def _fields() -> list[Any]:
-    """The sections of all recipes as they stand in the index: a type for each, every field of which is an option."""
-    sections: dict[str, dict[str, Any]] = {}
-    for name in index.recipe_names():
-        for section, value in index.recipe_tree(name).items():
-            if isinstance(value, dict):
-                _merge(sections.setdefault(section, {}), value)
-    return [(section, _kind(section, values)) for section, values in sections.items()]
+def _fields(recipe: str) -> Members:
+    """The fields of a recipe, each an option of its dotted name."""
+    import tyro
 
+    from relatum.reports.records import flat
 
-def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            _merge(into.setdefault(key, {}), value)
-        else:
-            into[key] = value
-
-
-def _kind(name: str, values: dict[str, Any]) -> Any:
-    nested = [(field, _kind(field, value)) for field, value in values.items() if isinstance(value, dict)]
-    plain = [(field, str, "") for field, value in values.items() if not isinstance(value, dict) and field != "name"]
-    return make_dataclass(name, [*nested, *plain])
+    return [
+        (path.replace(".", "_of_"), Annotated[str, tyro.conf.arg(name=path)], "")
+        for path in flat(index.recipe_tree(recipe))
+    ]

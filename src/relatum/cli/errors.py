@@ -75,13 +75,8 @@ EXTRAS = {
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "datasets": "hub",
-    "trackio": "track",
-    "wandb": "track",
     "submitit": "slurm",
     "ray": "ray",
-    "pillow_heif": "heif",
-    "altair": "report",
-    "great_tables": "report",
 }
 """Which extra of Relatum brings a package."""
 

@@ -3,15 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from relatum.cli.arguments import parse, run_argument
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from relatum.networks.export import EncoderInfo
 
 USAGE = "RUN [--to DIR] [--onnx]"
 
@@ -37,14 +30,5 @@ def run(args: Sequence[str]) -> None:
     backbone, info = load_encoder(building.encoder_of(str(folder)))
     written = [save_encoder(backbone, to, mean=info.mean, std=info.std, size=info.size, classes=info.classes)]
     if chosen.onnx:
-        written.append(save_onnx(backbone, to / "encoder.onnx", _images(info)))
+        written.append(save_onnx(backbone, to / "encoder.onnx", info=info))
     print("\n".join(map(str, written)))
-
-
-def _images(info: "EncoderInfo") -> "Float[Tensor, 'n c h w']":
-    """Images of the encoder's kind and size, made here: an export needs no data."""
-    import torch
-
-    pixels = torch.rand(8, info.in_channels, info.size, info.size, generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-    return (pixels - mean) / std

@@ -153,24 +153,33 @@ def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
     return backbone.eval(), info
 
 
-def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h w"]) -> Path:
+def save_onnx(
+    backbone: Backbone,
+    path: str | Path,
+    images: Float[Tensor, "n c h w"] | None = None,
+    *,
+    info: EncoderInfo | None = None,
+) -> Path:
     """Write the encoder as ONNX, for any batch size, and check it in ONNX Runtime against PyTorch.
 
-    The input is `images`, normalized; the outputs are `embedding` and, if there are classes, `logits`. For each
+    The input is `images`, normalized: the file says how, in words at its input and as the JSON of an `EncoderInfo`
+    under `relatum` in its metadata. The outputs are `embedding` and, if there are classes, `logits`. For each
     output y of PyTorch and y' of ONNX Runtime, on the whole batch and on its first image alone,
     max |y' - y| <= `ONNX_TOLERANCE` max |y|, or no file is left.
 
     Args:
         backbone: the trained encoder; it is exported in eval mode and float32, and not changed.
         path: the file to write.
-        images: a batch of real images, normalized as in training; the file takes their size only.
+        images: a batch of images to check with, normalized as in training; the file takes their size only. None makes
+            noise of the size in `info`.
+        info: what the encoder's file says of it (see `load_encoder`); None leaves the normalization unsaid.
 
     Returns:
         The file.
 
     Raises:
         ImportError: without the packages of `relatum[onnx]`.
-        ValueError: for no images.
+        ValueError: for no images, or neither images nor an `info` to make them from.
         RuntimeError: if ONNX Runtime's outputs differ.
     """
     try:
@@ -181,8 +190,12 @@ def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h
         raise ImportError(
             f"ONNX export needs {error.name}, which is not installed: pip install 'relatum[onnx]'"
         ) from error
+    if images is None:
+        if info is None:
+            raise ValueError("neither images nor info is given; expected one of them, for the size of the images")
+        images = normalized_noise(info)
     if len(images) == 0:
-        raise ValueError("images is empty; expected at least one real image to check the export on")
+        raise ValueError("images is empty; expected at least one image to check the export on")
 
     outputs = _Outputs(copy.deepcopy(backbone).cpu().float()).eval()
     images = images.detach().cpu().float().contiguous()
@@ -200,6 +213,9 @@ def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h
         verbose=False,
     )
     assert program is not None
+    if info is not None:
+        program.model.metadata_props["relatum"] = json.dumps(asdict(info))
+        program.model.graph.inputs[0].doc_string = _preprocessing(info)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
@@ -221,6 +237,23 @@ def save_onnx(backbone: Backbone, path: str | Path, images: Float[Tensor, "n c h
     finally:
         part.unlink(missing_ok=True)
     return file
+
+
+def normalized_noise(info: EncoderInfo, count: int = 8) -> Float[Tensor, "n c h w"]:
+    """Images of uniform noise, the same each time, normalized as the encoder's training images were."""
+    shape = (count, info.in_channels, info.size, info.size)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    return (noise - mean) / std
+
+
+def _preprocessing(info: EncoderInfo) -> str:
+    """What becomes of an image before it is the encoder's input, in words."""
+    channels = "RGB" if info.in_channels == 3 else f"{info.in_channels} channel(s)"
+    return (
+        f"{channels}, values in [0, 1], {info.size} x {info.size} pixels, less mean {list(info.mean)} and over std "
+        f"{list(info.std)} of each channel; n x {info.in_channels} x {info.size} x {info.size}, float32"
+    )
 
 
 class _Outputs(nn.Module):
