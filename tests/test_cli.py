@@ -173,7 +173,9 @@ def test_onnx_needs_no_data_and_says_its_preprocessing(monkeypatch, tmp_path):
     """Three photos of different sizes, which are gone when their encoder is exported."""
     recipe = dataclasses.replace(
         TINY,
-        data=dataclasses.replace(TINY.data, source=str(photos(tmp_path / "photos")), batch_size=2, validation=0.0),
+        data=dataclasses.replace(
+            TINY.data, source=str(photos(tmp_path / "photos")), batch_size=2, validation=0.0, train_images=None
+        ),
         method=options("simclr"),
     )
     training.fit(recipe, tmp_path / "run", quiet=True)
