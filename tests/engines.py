@@ -13,9 +13,8 @@ OVER = (
     "data.batch_size=16",
     "data.validation=0.0",
     "evaluation.every=0",
-    "evaluation.baselines=false",
+    "evaluation.run=(knn,)",
     "evaluation.figures=false",
-    "evaluation.linear.epochs=1",
     "train.threads=1",
 )
 

@@ -367,7 +367,7 @@ corsd_4 = Study(
 )
 
 _BY_DEPTH = {row: _ABLATION[row] for row in ("BL", "+RN", "+RN +AC")}
-_MAPS: Changes = {"evaluation.stages": True}
+_MAPS: Changes = {"evaluation.run": ("classifier", "stages"), "evaluation.figures": True}
 
 corsd_fig2 = Study(
     name="corsd-fig2",
@@ -378,10 +378,10 @@ corsd_fig2 = Study(
     baseline="BL",
     pictures="stages.png",
     metrics={
-        "knn_stage1_top1": "stage 1",
-        "knn_stage2_top1": "stage 2",
-        "knn_stage3_top1": "stage 3",
-        "knn_stage4_top1": "stage 4",
+        "stage1_knn_top1": "stage 1",
+        "stage2_knn_top1": "stage 2",
+        "stage3_knn_top1": "stage 3",
+        "stage4_knn_top1": "stage 4",
         "top1": "top-1",
     },
     scales={
