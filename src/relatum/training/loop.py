@@ -32,7 +32,7 @@ from relatum.core.schedules import learning_rate
 from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
-from relatum.measurement.measurer import Measurer
+from relatum.measurement.measurer import Measurements, Measurer
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone, share_batch_statistics
 from relatum.networks.export import save_encoder
@@ -142,17 +142,18 @@ def _run(fabric: Fabric, tree: Mapping[str, Any], folder: str, resume: bool, pro
         seconds = time.perf_counter() - start
         state["seconds"] += seconds
         state["images_passed"] += entry.pop("images")
+        every = recipe.evaluation.every
+        if every and ((epoch + 1) % every == 0 or epoch + 1 == recipe.train.epochs):
+            entry |= measurer.between_epochs(method)  # on all ranks: each encodes its part of the images
         if fabric.global_rank == 0:
-            every = recipe.evaluation.every
-            if every and ((epoch + 1) % every == 0 or epoch + 1 == recipe.train.epochs):
-                entry |= measurer.between_epochs(method)
             state["history"].append({"epoch": epoch + 1, "seconds": seconds} | entry)
             state["epoch"] = epoch + 1
             _save(run, state, recipe, method, optimizer)
             _log_epoch(run, state["history"], writer, quiet)
         fabric.barrier()
+    found = measurer.final(method)
     if fabric.global_rank == 0:
-        _finish(run, state, started_from, fabric, recipe, prepared, method, measurer, quiet)
+        _finish(run, state, started_from, fabric, recipe, prepared, method, measurer, found, quiet)
     fabric.barrier()
 
 
@@ -425,11 +426,11 @@ def _finish(
     prepared: Prepared,
     method: Method,
     measurer: Measurer,
+    found: Measurements,
     quiet: bool,
 ) -> None:
     """The last epoch's encoder, measured and written; the Record last, so that it stands for a whole run."""
     source, backbone, device = prepared.source, method.backbone, fabric.device
-    found = measurer.final(backbone)
     save_encoder(
         backbone,
         run,
