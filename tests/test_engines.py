@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -151,19 +152,28 @@ def test_slurm_a_cluster_that_is_not_there(tmp_path, monkeypatch):
         engine("slurm", jobs=1, folder=tmp_path, options={})
 
 
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def slurm():
     """Slurm of two nodes on this machine, by the start script that SLURM_UP names."""
     pytest.importorskip("submitit")
     script = os.environ.get("SLURM_UP")
     if not script or not shutil.which("slurmctld"):
         pytest.skip("no Slurm here: install it, and name its start script with SLURM_UP")
-    folder = tmp_path / "slurm"
-    env = os.environ | {"SLURM_DIR": str(folder)}
-    subprocess.run([script], env=env, check=True, capture_output=True)
-    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    yield
-    subprocess.run([Path(script).with_name("slurm_down.sh")], env=env, check=False, capture_output=True)
+    folder = Path(tempfile.mkdtemp(prefix="slurm"))  # short: the path of a socket in it has at most 107 letters
+    env = os.environ | {"SLURM_DIR": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
+    try:
+        subprocess.run([script], env=env, check=False, capture_output=True)  # it waits a while; a loaded machine longer
+        for _ in range(120):
+            idle = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%n"]
+            if len(subprocess.run(idle, env=env, capture_output=True, text=True, check=False).stdout.split()) == 2:
+                break
+            time.sleep(0.5)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", env["SLURM_CONF"])
+            yield
+    finally:
+        subprocess.run([Path(script).with_name("slurm_down.sh")], env=env, check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def running_job() -> str:
