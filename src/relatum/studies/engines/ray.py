@@ -5,6 +5,7 @@ with its node is started again elsewhere, and the lease in its folder stands aga
 cluster's machines see the same run folders, and have the same Python.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Ray(Engine):
         self.ray, self.slots = ray, jobs
         try:
             if not ray.is_initialized():
-                ray.init(address=options["address"], log_to_driver=False, logging_level="ERROR")
+                ray.init(address=options["address"], log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RuntimeError(
                 f"no Ray cluster answers at {options['address']} ({str(error).splitlines()[0]}); start one with `ray "
