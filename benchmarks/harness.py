@@ -15,7 +15,6 @@ import ctypes
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import torch
 from benchmarks.report import render
 
 from relatum.reports import records
+from relatum.training.hardware import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("lightly", "pytorch-metric-learning", "kornia", "torchdistill")
@@ -268,11 +268,8 @@ def _measure(case: Case, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def machine(device: str, threads: int) -> dict[str, Any]:
     """Where the numbers are from."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    processor = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
     return {
-        "processor": processor,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "gpu": torch.cuda.get_device_name() if device != "cpu" else None,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from relatum.networks.backbones import Backbone
-from relatum.networks.export import load_encoder, normalized_noise, save_encoder, save_onnx
+from relatum.networks.export import _checksum, load_encoder, normalized_noise, save_encoder, save_onnx
 from relatum.networks.small_resnets import SMALL_RESNETS
 
 COLOR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "size": 32}
@@ -172,7 +172,12 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 def rewritten(file: Path, tensors: dict | None = None, **changes: object) -> None:
     _, info = load_encoder(file)
     header = json.dumps({**info.__dict__, **changes})
-    save_file(load_file(file) if tensors is None else tensors, file, metadata={"relatum": header})
+    sealed(file, load_file(file) if tensors is None else tensors, header)
+
+
+def sealed(file: Path, tensors: dict, header: str) -> None:
+    """A file whose checksum is right, whatever it holds."""
+    save_file(tensors, file, metadata={"relatum": header, "sha256": _checksum(header, tensors)})
 
 
 def test_foreign_and_contradictory_files_are_refused(tmp_path: Path) -> None:
@@ -191,11 +196,41 @@ def test_foreign_and_contradictory_files_are_refused(tmp_path: Path) -> None:
     rewritten(file, architecture="resnet21")
     with pytest.raises(ValueError, match=r"do not agree .*unknown backbone 'resnet21'"):
         load_encoder(file)
-    save_file(state, file, metadata={"relatum": "not json"})
+    sealed(file, state, "not json")
     with pytest.raises(ValueError, match="do not agree"):
         load_encoder(file)
     save_file(state, file)
     with pytest.raises(ValueError, match="no description"):
+        load_encoder(file)
+
+
+def test_no_flipped_bit_is_accepted(tmp_path: Path) -> None:
+    """One bit anywhere: header, description, names, weights. What is still read must be what was written."""
+    file = save_encoder(trained("resnet8", "cifar", classes=3), tmp_path, classes=("a", "b", "c"), **COLOR)
+    raw = file.read_bytes()
+    state, (_, info) = load_file(file), load_encoder(file)
+    header = int.from_bytes(raw[:8], "little") + 8
+    generator = torch.Generator().manual_seed(0)
+    places = torch.cat([torch.randint(0, header, (60,), generator=generator), torch.randint(header, len(raw), (40,))])
+    refused = 0
+    for place in places.tolist():
+        bit = 1 << int(torch.randint(0, 8, (), generator=generator))
+        file.write_bytes(raw[:place] + bytes([raw[place] ^ bit]) + raw[place + 1 :])
+        try:
+            backbone, found = load_encoder(file)
+        except ValueError:
+            refused += 1
+            continue
+        assert found == info
+        assert all(torch.equal(v, state[k]) for k, v in backbone.model.state_dict().items())
+    assert refused >= 98, "a bit that changes nothing, such as one of the padding, is rare"
+
+
+def test_a_file_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    file = save_encoder(trained("resnet8", "cifar"), tmp_path, **COLOR)
+    _, info = load_encoder(file)
+    save_file(load_file(file), file, metadata={"relatum": json.dumps(info.__dict__)})
+    with pytest.raises(ValueError, match="do not match the checksum"):
         load_encoder(file)
 
 

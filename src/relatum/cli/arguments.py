@@ -106,8 +106,10 @@ def run_argument(verb: str, args: Sequence[str]) -> tuple[Path, Sequence[str]]:
     if not args or args[0].startswith("-"):
         raise ValueError(f"`relatum {verb}` needs a run folder: relatum {verb} runs/demo, for example.")
     run = Path(args[0])
-    if not (run / "encoder.safetensors").is_file():
-        raise FileNotFoundError(f"{run} holds no trained encoder; expected the folder of a run that was finished.")
+    if not (run / "encoder.safetensors").is_file() and not any(run.glob("checkpoints/epoch-*.pt")):
+        raise FileNotFoundError(
+            f"{run} holds no trained encoder and no checkpoint; expected the folder of a run with a finished epoch."
+        )
     return run, args[1:]
 
 
@@ -138,9 +140,9 @@ def precision_of(recipe: "Recipe", device: "torch.device") -> "Callable[[], Abst
     """The context in which the recipe's encoder runs in training: measured in another, its numbers are others."""
     import torch
 
-    from relatum.training import loop
+    from relatum.training import hardware
 
-    return partial(torch.autocast, device.type, torch.bfloat16, enabled=loop.precision_of(recipe) == "bf16-mixed")
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=hardware.precision_of(recipe) == "bf16-mixed")
 
 
 def write(path: Path, text: str) -> None:

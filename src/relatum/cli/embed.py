@@ -33,15 +33,15 @@ def run(args: Sequence[str]) -> None:
     if chosen.out.suffix not in SUFFIXES:
         raise ValueError(f"--out is {chosen.out}; expected a name that ends in {' or '.join(SUFFIXES)}.")
     from relatum.data import sources
-    from relatum.networks.export import load_encoder
     from relatum.recipes import building
+    from relatum.training.run_folder import encoder_of
 
     recipe = recipe_of(folder)
     # Streamed images keep the names of their files.
     source = sources.load(
         chosen.images, root=chosen.root, on_bad_image=chosen.on_bad_image, resident="no", together=True
     )
-    backbone, info = load_encoder(building.encoder_of(str(folder)))
+    backbone, info = encoder_of(folder)
     source = replace(source, mean=info.mean, std=info.std)
     device = device_of(recipe)
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, run=()))  # nothing is measured

@@ -23,11 +23,11 @@ def run(args: Sequence[str]) -> None:
     """Export."""
     folder, rest = run_argument("export", args)
     chosen = parse(Export, f"export {folder}", rest)
-    from relatum.networks.export import load_encoder, save_encoder, save_onnx
-    from relatum.recipes import building
+    from relatum.networks.export import save_encoder, save_onnx
+    from relatum.training.run_folder import encoder_of
 
     to = chosen.to or folder / "export"
-    backbone, info = load_encoder(building.encoder_of(str(folder)))
+    backbone, info = encoder_of(folder)
     written = [save_encoder(backbone, to, mean=info.mean, std=info.std, size=info.size, classes=info.classes)]
     if chosen.onnx:
         written.append(save_onnx(backbone, to / "encoder.onnx", info=info))

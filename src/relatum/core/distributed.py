@@ -5,12 +5,20 @@ ranks in `gather`, and averaged over ranks by DistributedDataParallel, W ranks t
 gathered batch give the gradient of one process on that batch, exactly.
 """
 
-from typing import Any
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch import distributed as dist
+
+PATIENCE = timedelta(days=30)
+"""How long `patient_group` waits: a measurement or a download of the first process may take hours."""
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -60,7 +68,7 @@ def rows_of_all(rows: Shaped[Tensor, "n ..."] | None) -> Shaped[Tensor, "m ..."]
     parts: list[Tensor | None] = [rows]
     if world_size() > 1:
         found: list[Any] | None = [None] * world_size() if rank() == 0 else None
-        dist.gather_object(rows, found)
+        dist.gather_object(rows, found, group=patient_group())
         if found is None:
             return None
         parts = found
@@ -68,3 +76,52 @@ def rows_of_all(rows: Shaped[Tensor, "n ..."] | None) -> Shaped[Tensor, "m ..."]
     if not given:
         raise ValueError("no process has a row to give; expected at least one: is the data set empty?")
     return given[0] if len(given) == 1 else torch.cat(given)
+
+
+def patient_group() -> dist.ProcessGroup:
+    """All processes once more, by way of the processors, with `PATIENCE` in the place of torch's half hour.
+
+    For whatever one process may do for long while others wait. All must call it for the first time together.
+    """
+    world = dist.group.WORLD
+    assert world is not None
+    return _patient(world)
+
+
+@cache
+def _patient(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here, however long that takes."""
+    if world_size() > 1:
+        dist.barrier(group=patient_group())
+
+
+def told_by_first(value: T) -> T:
+    """The value that the first process gives; what the others give is ignored. It is pickled, tensors on the CPU."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=patient_group(), device=torch.device("cpu"))
+    return box[0]
+
+
+def first_does(work: Callable[[], T]) -> T:
+    """What `work` returns or raises on the first process, on all of them; the others wait for it, however long."""
+    if world_size() == 1:
+        return work()
+    result: T | None = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+    done, refusal = told_by_first((result, error))
+    if refusal is not None:
+        raise refusal
+    return cast(T, done)

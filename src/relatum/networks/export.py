@@ -1,10 +1,11 @@
 """The plain encoder as files that outlive Relatum: safetensors with a script that rebuilds it, and ONNX."""
 
 import copy
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from relatum.core.files import write_durably
 from relatum.networks import small_resnets
 from relatum.networks.backbones import BACKBONES, STEM_LAYERS, Backbone, Stem
 from relatum.networks.small_resnets import SMALL_RESNETS
@@ -51,31 +53,22 @@ class EncoderInfo:
     relatum: str
 
 
-def save_encoder(
+def describe(
     backbone: Backbone,
-    path: str | Path,
     *,
     mean: Sequence[float],
     std: Sequence[float],
     size: int,
     classes: Sequence[str] | None = None,
-) -> Path:
-    """Write the plain model's weights, and beside them the script that rebuilds it without Relatum.
-
-    `encoder.safetensors` holds exactly the state of `backbone.model`, under its own names, and an `EncoderInfo` as
-    JSON under `relatum` in the header. `encoder.py` defines `encoder()`, which builds that model from timm and loads
-    the weights strictly. For a network of `small_resnets`, a copy of that file is the third.
+) -> EncoderInfo:
+    """What must be known of a backbone, beside its weights, to use it.
 
     Args:
-        backbone: the trained encoder.
-        path: the folder of the files, made if absent; or the name of the weights, ending in `.safetensors`.
+        backbone: the encoder.
         mean: of the training images in [0, 1], a number per channel.
         std: likewise, above 0.
         size: height and width of the training images, in pixels.
         classes: the names of the classes, as many as the classifier has.
-
-    Returns:
-        The file of the weights.
 
     Raises:
         ValueError: if a number of the description contradicts the backbone.
@@ -91,7 +84,7 @@ def save_encoder(
         raise ValueError(
             f"classes has {len(classes)} names; expected {backbone.num_classes}, the width of the classifier"
         )
-    info = EncoderInfo(
+    return EncoderInfo(
         architecture=backbone.name,
         stem=backbone.stem,
         in_channels=backbone.in_channels,
@@ -102,13 +95,66 @@ def save_encoder(
         classes=None if classes is None else tuple(classes),
         relatum=version("relatum"),
     )
+
+
+def rebuilt(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Backbone, EncoderInfo]:
+    """The backbone of a description and the state of its model, in eval mode on the CPU.
+
+    Args:
+        description: the fields of an `EncoderInfo`, lists in the place of tuples allowed.
+        weights: the state of `backbone.model`.
+
+    Raises:
+        ValueError: if the two do not agree.
+    """
+    try:
+        fields = dict(description)
+        for name in ("mean", "std", "classes"):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        info = EncoderInfo(**fields)
+        backbone = Backbone(
+            info.architecture, stem=info.stem, num_classes=info.num_classes, in_channels=info.in_channels
+        )
+        backbone.model.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return backbone.eval(), info
+
+
+def save_encoder(
+    backbone: Backbone,
+    path: str | Path,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    classes: Sequence[str] | None = None,
+) -> Path:
+    """Write the plain model's weights, and beside them the script that rebuilds it without Relatum.
+
+    `encoder.safetensors` holds exactly the state of `backbone.model`, under its own names; in the header are, under
+    `relatum`, an `EncoderInfo` as JSON, and, under `sha256`, the checksum of that text and of all weights.
+    `encoder.py` defines `encoder()`, which builds that model from timm and loads the weights strictly. For a network
+    of `small_resnets`, a copy of that file is the third.
+
+    Args:
+        backbone: the trained encoder.
+        path: the folder of the files, made if absent; or the name of the weights, ending in `.safetensors`.
+        mean, std, size, classes: as for `describe`.
+
+    Returns:
+        The file of the weights.
+
+    Raises:
+        ValueError: if a number of the description contradicts the backbone.
+    """
+    info = describe(backbone, mean=mean, std=std, size=size, classes=classes)
     file = _weights_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
-    # Whoever reads the folder while this runs finds the old files or the new ones, never a half.
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(save(state, metadata={"relatum": json.dumps(asdict(info))}))
-    os.replace(part, file)
+    text = json.dumps(asdict(info))
+    content = save(state, metadata={"relatum": text, "sha256": _checksum(text, state)})
+    write_durably(file, lambda part: part.write(content))
     file.with_suffix(".py").write_text(_script(backbone, info), encoding="utf-8")
     if backbone.name in SMALL_RESNETS:
         shutil.copyfile(small_resnets.__file__, file.with_name("small_resnets.py"))
@@ -130,27 +176,32 @@ def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
         raise FileNotFoundError(f"no encoder at {file}; expected a file written by save_encoder, or its folder")
     try:
         with safe_open(file, framework="pt") as content:
-            header = (content.metadata() or {}).get("relatum")
+            header = content.metadata() or {}
             state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}); expected safetensors: export the encoder again") from error
-    if header is None:
+    if "relatum" not in header:
         raise ValueError(f"{file} has no description of its model; expected a file written by save_encoder")
-    try:
-        fields = json.loads(header)
-        for name in ("mean", "std", "classes"):
-            fields[name] = None if fields[name] is None else tuple(fields[name])
-        info = EncoderInfo(**fields)
-        backbone = Backbone(
-            info.architecture, stem=info.stem, num_classes=info.num_classes, in_channels=info.in_channels
-        )
-        backbone.model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    if header.get("sha256") != _checksum(header["relatum"], state):
         raise ValueError(
-            f"the weights and the description in {file} do not agree ({reason}); export the encoder again"
+            f"{file} is damaged: weights and description do not match the checksum in its header. Export the encoder "
+            "again, or copy the file again from where it came"
+        )
+    try:
+        return rebuilt(json.loads(header["relatum"]), state)
+    except ValueError as error:
+        raise ValueError(
+            f"the weights and the description in {file} do not agree ({error}); export the encoder again"
         ) from error
-    return backbone.eval(), info
+
+
+def _checksum(description: str, state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a description and of all tensors, with their names, types and shapes."""
+    digest = hashlib.sha256(description.encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_onnx(

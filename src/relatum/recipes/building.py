@@ -195,6 +195,12 @@ def load_teacher(path: str, source: Source, size: int) -> Backbone:
                 f"the teacher {path} was trained with {what} {a}, and its student is to be trained with {b}: it would "
                 "see other images than it knows. Train the teacher on the same data, or the student as the teacher was."
             )
+    for number, (known, given) in enumerate(zip(info.classes or (), source.classes)):
+        if known != given:
+            raise ValueError(
+                f"class {number} is {known!r} to the teacher {path} and {given!r} in the data of its student: it would "
+                "teach the wrong classes. Train the teacher on data with the same classes in the same order."
+            )
     return teacher
 
 

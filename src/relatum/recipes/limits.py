@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 RANGES: dict[str, tuple[float, float]] = {
     "train.epochs": (1, 1_000_000),
     "train.devices": (1, 4096),
+    "train.nodes": (1, 4096),
     "train.log_every": (1, 2**31),
     "train.threads": (0, 4096),
     "train.chunk": (0, 2**31),
@@ -53,9 +54,10 @@ def check(recipe: "Recipe") -> None:
         )
     if recipe.data.train_images is not None and recipe.data.train_images < 1:
         raise ValueError(f"data.train_images is {recipe.data.train_images}; expected at least 1, or none for all.")
-    if recipe.data.batch_size % recipe.train.devices:
+    if recipe.data.batch_size % (recipe.train.devices * recipe.train.nodes):
         raise ValueError(
-            f"data.batch_size {recipe.data.batch_size} cannot be shared by train.devices {recipe.train.devices}; "
+            f"data.batch_size {recipe.data.batch_size} cannot be shared by train.devices {recipe.train.devices} "
+            f"times train.nodes {recipe.train.nodes}; "
             "choose a multiple."
         )
     optim, epochs = recipe.optim, recipe.train.epochs

@@ -121,7 +121,9 @@ class Train:
     seed: int = 0
     """Seed of everything random: initial weights, order, views."""
     devices: int = 1
-    """Processes that train together (DistributedDataParallel)."""
+    """Processes of a machine that train together (DistributedDataParallel)."""
+    nodes: int = 1
+    """Machines that train together, each with `devices` processes; torchrun or srun starts the command on each."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"

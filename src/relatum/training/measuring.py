@@ -1,4 +1,4 @@
-"""A finished run measured anew, on its data or on others, as training measured it."""
+"""A run measured anew, on its data or on others, as training measured it."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from relatum.measurement.measurer import Measurements
-from relatum.networks.export import load_encoder
 from relatum.recipes import building
 from relatum.recipes.recipe import Recipe
 from relatum.reports.records import read_record
-from relatum.training.loop import precision_of
+from relatum.training.hardware import precision_of
+from relatum.training.run_folder import encoder_of
 
 
 def measure_run(run: Path, recipe: Recipe, device: torch.device) -> Measurements:
@@ -26,7 +26,7 @@ def measure_run(run: Path, recipe: Recipe, device: torch.device) -> Measurements
         FileNotFoundError, ValueError: for a folder without an encoder, and data that cannot be measured; if nothing of
             what was asked for can be measured.
     """
-    backbone, info = load_encoder(building.encoder_of(str(run)))
+    backbone, info = encoder_of(run)
     prepared = building.prepare(recipe)
     # The encoder knows one normalization: images of other sets are given to it as its own were.
     prepared = prepared._replace(source=replace(prepared.source, mean=info.mean, std=info.std))

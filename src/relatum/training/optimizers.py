@@ -1,13 +1,21 @@
-"""Optimizers by name, from torch and timm."""
+"""Optimizers by name, from timm, which has torch's too."""
 
 from typing import TYPE_CHECKING
 
 import torch
-from timm.optim import Lars
+from timm.optim import create_optimizer_v2
 from torch import nn
 
 if TYPE_CHECKING:
     from relatum.recipes.recipe import Optim
+
+# The plain form, and Nesterov's: timm's "sgd" is Nesterov's already.
+NAMES = {
+    "sgd": ("momentum", "sgd"),
+    "adam": ("adam", "adam"),
+    "adamw": ("adamw", "adamw"),
+    "lars": ("lars", "nlars"),
+}
 
 
 def build_optimizer(module: nn.Module, optim: "Optim") -> torch.optim.Optimizer:
@@ -16,21 +24,13 @@ def build_optimizer(module: nn.Module, optim: "Optim") -> torch.optim.Optimizer:
     LARS adapts the rate of each weight by the ratio of its norm to its gradient's (You et al. 2017); biases and
     normalization parameters, which have no weight decay, are left to plain SGD, as in SimCLR.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    small = [p for p in parameters if p.ndim <= 1]
-    large = [p for p in parameters if p.ndim > 1]
-    decay_small = optim.weight_decay if optim.decay_all and optim.name != "lars" else 0.0
-    groups = [
-        {"params": large, "weight_decay": optim.weight_decay},
-        {"params": small, "weight_decay": decay_small},
-    ]
-    match optim.name:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
-        case "adam":
-            return torch.optim.Adam(groups, lr=optim.lr)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=optim.lr)
-        case "lars":
-            return Lars(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
-    raise ValueError(f"the optimizer is {optim.name!r}; expected sgd, adam, adamw or lars.")
+    if optim.name not in NAMES:
+        raise ValueError(f"the optimizer is {optim.name!r}; expected {', '.join(NAMES)}.")
+    return create_optimizer_v2(
+        module,
+        opt=NAMES[optim.name][optim.nesterov],
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        filter_bias_and_bn=optim.name == "lars" or not optim.decay_all,
+    )

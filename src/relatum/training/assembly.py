@@ -1,0 +1,169 @@
+"""What a run is put together from: images, method, optimizer, loader, and what its checkpoints must agree on."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from relatum.core.distributed import wait_for_all
+from relatum.core.types import Batch
+from relatum.data.loading import Loader
+from relatum.measurement.measurer import Measurer
+from relatum.methods import Method
+from relatum.networks.backbones import Backbone, share_batch_statistics
+from relatum.networks.export import describe, load_encoder
+from relatum.networks.memory import Frozen
+from relatum.recipes import building
+from relatum.recipes.building import Prepared
+from relatum.recipes.recipe import Recipe
+from relatum.reports.records import read_record
+from relatum.training.optimizers import build_optimizer
+
+log = logging.getLogger(__name__)
+
+
+class Learner(nn.Module):
+    """A method whose `forward` is its losses: what a distributed strategy can wrap."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return self.method.losses(batch)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """All parts of a run in one process.
+
+    Attributes:
+        recipe: what says so.
+        fabric: the processes, the device and the precision.
+        prepared: the images.
+        loader: this process's part of each batch.
+        method: on its device, with fresh weights.
+        optimizer: of its parameters.
+        measurer: of its backbone.
+        teacher: what tells the teacher from others; None without one.
+    """
+
+    recipe: Recipe
+    fabric: Fabric
+    prepared: Prepared
+    loader: Loader
+    method: Method
+    optimizer: torch.optim.Optimizer
+    measurer: Measurer
+    teacher: dict[str, Any] | None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.fabric.global_rank == 0
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """What `describe` needs beside the backbone."""
+        source, classes = self.prepared.source, self.method.backbone.num_classes
+        return {
+            "mean": source.mean,
+            "std": source.std,
+            "size": self.recipe.data.view.size,
+            "classes": source.classes if classes else None,
+        }
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a checkpoint says beside weights and progress, in plain types."""
+        info = asdict(describe(self.method.backbone, **self.encoder))
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in info.items()}
+        return {"teacher": self.teacher, "encoder": plain}
+
+
+def assemble(fabric: Fabric, recipe: Recipe) -> Assembled:
+    """Load the images and make everything that trains, or refuse before any work is lost.
+
+    Raises:
+        FileNotFoundError, ValueError: for data, a teacher or settings that cannot be trained on.
+    """
+    prepared = _prepare_in_turns(fabric, recipe)
+    device = fabric.device
+    loader = building.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
+    method = building.build(recipe, prepared)
+    if recipe.train.sync_batchnorm:
+        _refuse_shared_statistics_without_gpu(device)
+        method = share_batch_statistics(method)
+    method = method.to(device).to(memory_format=torch.channels_last)
+    if recipe.train.chunk:
+        _encode_in_chunks(method, recipe)
+    if recipe.train.compile:
+        _compile(method)
+    optimizer = build_optimizer(method, recipe.optim)
+    measurer = building.measurer_of(recipe, prepared, device, fabric.autocast)
+    return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, teacher_of(recipe))
+
+
+def teacher_of(recipe: Recipe) -> dict[str, Any] | None:
+    """What tells the teacher of a recipe from any other: path, sha256 of its file, classes, and its top-1 accuracy.
+
+    The accuracy is that of its Record, in percent; None for a file without one. None for a recipe without a teacher.
+    """
+    path = getattr(recipe.method, "teacher", "")
+    if not path:
+        return None
+    file = building.encoder_of(path)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    _, info = load_encoder(file)
+    record = Path(path) / "record.json"
+    accuracy = read_record(record).metrics.get("top1") if record.is_file() else None
+    classes = list(info.classes) if info.classes else None
+    return {"path": path, "sha256": digest, "classes": classes, "accuracy": accuracy}
+
+
+def _prepare_in_turns(fabric: Fabric, recipe: Recipe) -> Prepared:
+    """The images: the first process of each machine downloads them, the others find them."""
+    if fabric.local_rank == 0:
+        prepared = building.prepare(recipe)
+        wait_for_all()
+        return prepared
+    wait_for_all()
+    return building.prepare(recipe)
+
+
+def _refuse_shared_statistics_without_gpu(device: torch.device) -> None:
+    if device.type == "cpu":
+        raise ValueError(
+            "sync_batchnorm was asked for on the CPU, and torch shares batch statistics among GPUs only. "
+            "Leave --train.sync-batchnorm out, or train with --train.accelerator cuda."
+        )
+
+
+def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
+    """Let the backbone encode in chunks, if the user knows what that changes."""
+    size, allowed = recipe.train.chunk, recipe.train.chunk_batchnorm
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.backbone.modules()):
+        changes = (
+            f"{recipe.model.name} has batch normalization: in chunks of {size} its statistics are those of each chunk, "
+            "and its running statistics move twice a step. This is another computation than that of the whole batch"
+        )
+        if not allowed:
+            raise ValueError(f"{changes}. Ask for it with --train.chunk-batchnorm, or leave --train.chunk out.")
+        log.warning("%s.", changes)
+    method.backbone.chunk = size
+
+
+def _compile(method: Method) -> None:
+    """Compile every backbone when it is first called: the student's, its momentum copy's, a peer's, a teacher's."""
+    for module in method.modules():
+        network = module.network if isinstance(module, Frozen) else module
+        if isinstance(network, Backbone):
+            network.compile()

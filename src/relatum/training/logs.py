@@ -1,0 +1,71 @@
+"""What a run says as it goes: a progress bar, lines, TensorBoard, and metrics.csv."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from relatum.reports.figures import BESIDE_LOSSES
+from relatum.reports.records import write_atomically
+
+
+class Logs:
+    """The logs of one process; those of the first are written, the others' go nowhere.
+
+    Args:
+        folder: of the run; None for a process that writes nothing.
+        quiet: no progress bar and no lines.
+    """
+
+    def __init__(self, folder: Path | None, quiet: bool) -> None:
+        self.folder, self.quiet = folder, quiet or folder is None
+        self._writer = SummaryWriter(folder / "tensorboard") if folder is not None else None
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        if not self.quiet:
+            print(line, flush=True)
+
+    def bar(self, batches: Iterable[Any], steps: int, epoch: int) -> Any:
+        """The batches of an epoch behind a progress bar; a terminal gets it, a log file does not."""
+        shown = True if self.quiet else None
+        return tqdm(batches, total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=shown, unit="step")
+
+    def look(self, means: Mapping[str, float], rate: float, at: int) -> None:
+        """The mean of each loss term since the last look, and the learning rate, after `at` steps."""
+        if self._writer is not None:
+            for name, mean in means.items():
+                self._writer.add_scalar(f"loss/{name}", mean, at)
+            self._writer.add_scalar("learning_rate", rate, at)
+
+    def epoch(self, history: Sequence[Mapping[str, int | float]]) -> None:
+        """The last entry of the history."""
+        entry = history[-1]
+        self.table(history)
+        if self._writer is not None:
+            for name, value in entry.items():
+                self._writer.add_scalar(f"epoch/{name}", value, int(entry["epoch"]))
+            self._writer.flush()
+        words = "  ".join(f"{name} {value:.4g}" for name, value in entry.items() if name not in BESIDE_LOSSES)
+        self.say(f"epoch {int(entry['epoch']):4d}  {entry['seconds']:6.1f} s  {words}")
+
+    def table(self, history: Sequence[Mapping[str, int | float]]) -> None:
+        """Write metrics.csv: all of the history, which a checkpoint holds and this file only repeats."""
+        if self.folder is None or not history:
+            return
+        text = io.StringIO()
+        rows = csv.DictWriter(text, list(dict.fromkeys(name for entry in history for name in entry)))
+        rows.writeheader()
+        rows.writerows(history)
+        write_atomically(self.folder / "metrics.csv", text.getvalue())
