@@ -121,6 +121,8 @@ def _gallery(run: Path) -> "list[list[Neighbor]]":
     images = measurer.test if measurer.test is not None else measurer.train
     backbone = load_encoder(encoder_of(str(run)))[0].to(device).eval()
     bank, test = (measurer.embed(backbone.embed, part) for part in (measurer.train, images))
+    assert bank is not None  # there is one process
+    assert test is not None
     queries = torch.linspace(0, len(images) - 1, min(QUERIES, len(images))).long()
     skip = int(images is measurer.train)  # an image is nearest to itself
     found = nearest(test.features[queries], bank.features, min(NEIGHBORS + skip, len(bank.features)))

@@ -17,6 +17,9 @@ USAGE = "[NAME] [--scale cpu] [--over FIELD=V,V] [--seeds 0-5] [--jobs N] [--dry
 def run(args: Sequence[str]) -> None:
     """NAME [--scale cpu] [--seeds 0-5] [--jobs N] [--dry-run] ...: run a study, or any grid of a recipe's settings."""
     chosen = _parser().parse_args(args)
+    if chosen.verdicts:
+        _verdicts(chosen)
+        return
     if not chosen.name:
         _print_studies()
         return
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, default=Path("results"), help="the folder of collected Records")
     add("--collect", action="store_true", help="copy the Records of finished runs to --results")
     add("--dry-run", action="store_true", help="print the commands, one a line, and the hours")
+    add("--verdicts", action="store_true", help="run nothing: tell what the Records say of the papers' claims")
     add("--answer", action="store_true", help="run nothing: tell what the Records say")
     add("--out", type=Path, help="write the answer there: .md, .tex or .csv, or into its place in a text")
     add("--format", choices=("markdown", "latex", "csv"), help="of the answer")
@@ -148,15 +152,29 @@ def _run(found: "Plan", chosen: argparse.Namespace) -> "Outcome | None":
     return executor.run()
 
 
+def _verdicts(chosen: argparse.Namespace) -> None:
+    from relatum.reports.tables import format_of
+    from relatum.studies.verdicts import verdicts
+
+    if chosen.name:
+        raise ValueError(f"--verdicts is of all studies; leave {chosen.name!r} out.")
+    kind = format_of(chosen.out, chosen.format)
+    _write(verdicts(chosen.runs, chosen.results).render(kind), "relatum study --verdicts", chosen.out)
+
+
 def _tell(found: "Plan", chosen: argparse.Namespace, kind: "Format") -> None:
-    from relatum.reports.records import write_atomically
-    from relatum.reports.tables import filled
     from relatum.studies.answer import answer
 
-    text = answer(found, kind)
-    if chosen.out is None:
+    _write(answer(found, kind), f"relatum study {chosen.name} --scale {found.grid.scale}", chosen.out)
+
+
+def _write(text: str, place: str, out: Path | None) -> None:
+    """Print a text, or write it: into its place in a text that has one."""
+    from relatum.reports.records import write_atomically
+    from relatum.reports.tables import filled
+
+    if out is None:
         print(text, end="")
         return
-    place = f"relatum study {chosen.name} --scale {found.grid.scale}"
-    old = chosen.out.read_text(encoding="utf-8") if chosen.out.is_file() else ""
-    write_atomically(chosen.out, filled(old, place, text) if f"<!-- {place} -->" in old else text)
+    old = out.read_text(encoding="utf-8") if out.is_file() else ""
+    write_atomically(out, filled(old, place, text) if f"<!-- {place} -->" in old else text)
