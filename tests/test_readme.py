@@ -13,10 +13,10 @@ from PIL import Image
 from relatum import cli
 from relatum.methods import METHODS
 from relatum.reports.records import find_records
-from relatum.reports.tables import comparison
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 
 # What makes a training run of the README short; an option that the command gives itself stays as it is.
 SHORT = {
@@ -97,9 +97,14 @@ def test_the_programs_run(capsys):
     assert top1 > 20, "one pass over the digits is more than chance"
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:[\w.-]+/)*[\w-]+\.md|results/)`", README))
+@pytest.mark.parametrize("path", re.findall(r"`((?:[\w.-]+/)*[\w-]+\.md)`|\]\(([^)#:]+)\)", README))
 def test_paths_exist(path):
-    assert (ROOT / path).exists()
+    assert (ROOT / "".join(path)).exists()
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", RESULTS))
+def test_paths_of_the_results_exist(path):
+    assert (ROOT / "results" / path).exists()
 
 
 def test_recipes_that_are_named_exist():
@@ -110,12 +115,16 @@ def test_recipes_that_are_named_exist():
     assert "corsd" in METHODS
 
 
-TABLES = re.findall(r"<!-- relatum table (.+?) -->\n(.*?)<!-- end -->", README, re.S)
+TABLES = re.findall(r"<!-- relatum (table|study) (.+?) -->\n(.*?)<!-- end -->", RESULTS, re.S)
 
 
-@pytest.mark.parametrize(("runs", "table"), TABLES, ids=[runs for runs, _ in TABLES])
-def test_tables_are_what_the_records_say(runs, table):
-    assert table == comparison(find_records([ROOT / run for run in runs.split()]))
+@pytest.mark.parametrize(("verb", "args", "table"), TABLES, ids=[f"{verb} {args}" for verb, args, _ in TABLES])
+def test_tables_are_what_the_records_say(verb, args, table, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    own = [] if verb == "table" else ["--runs", str(tmp_path), *([] if "--verdicts" in args else ["--answer"])]
+    monkeypatch.setattr("sys.argv", ["relatum", verb, *args.split(), *own])
+    cli.main()
+    assert table == capsys.readouterr().out
 
 
 def test_every_record_was_made_from_a_commit():
