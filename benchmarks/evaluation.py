@@ -12,7 +12,7 @@ from torch import nn
 
 from relatum.core.types import Embeddings
 from relatum.evaluation import KNN, LinearProbe
-from relatum.evaluation.linear import Heads
+from relatum.evaluation.linear import Regressions
 
 
 @cache
@@ -54,8 +54,8 @@ def knn_scikit_learn(args: argparse.Namespace, classes: int) -> Job:
     return job
 
 
-def fitted(heads: list[Heads], test: Embeddings) -> dict[str, float]:
-    hits = torch.cat([h.ranks(h.inputs(test.features), test.labels) for h in heads], 1) == 0
+def fitted(probes: list[Regressions], test: Embeddings) -> dict[str, float]:
+    hits = torch.cat([p.classes_before(p.inputs(test.features), test.labels) for p in probes], 1) == 0
     return {f"top1 {i}": 100 * value for i, value in enumerate(hits.double().mean(0).tolist())}
 
 

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from relatum.evaluation import accuracy, expected_calibration_error
-from relatum.evaluation.classification import ranks
+from relatum.evaluation.classification import classes_before
 
 
 def naive_rank(scores, label):
@@ -19,15 +19,15 @@ def naive_rank(scores, label):
 def test_accuracy_is_the_sorted_list(levels):
     logits, labels = torch.randint(levels, (50, 8)).double(), torch.randint(8, (50,))
     rank = [naive_rank(row, label) for row, label in zip(logits.tolist(), labels.tolist())]
-    assert ranks(logits, labels).tolist() == rank
+    assert classes_before(logits, labels).tolist() == rank
     expected = {f"top{k}": 100 * sum(r < k for r in rank) / 50 for k in (1, 2, 5)}
     assert accuracy(logits, labels, (1, 2, 5)) == pytest.approx(expected)
 
 
-def test_ranks_of_many_classifiers_at_once():
+def test_places_of_many_classifiers_at_once():
     logits, labels = torch.randn(20, 3, 6), torch.randint(6, (20,))
-    together = ranks(logits, labels[:, None])
-    assert torch.equal(together, torch.stack([ranks(logits[:, i], labels) for i in range(3)], 1))
+    together = classes_before(logits, labels[:, None])
+    assert torch.equal(together, torch.stack([classes_before(logits[:, i], labels) for i in range(3)], 1))
 
 
 @pytest.mark.parametrize(("classes", "keys"), [(2, ["top1"]), (5, ["top1"]), (6, ["top1", "top5"])])
@@ -37,8 +37,8 @@ def test_top5_is_said_only_where_it_says_something(classes, keys):
 
 def test_minus_infinity_is_never_found():
     logits = torch.tensor([[0.0, -torch.inf, -torch.inf]])
-    assert ranks(logits, torch.tensor([1])).item() == 3
-    assert ranks(logits, torch.tensor([0])).item() == 0
+    assert classes_before(logits, torch.tensor([1])).item() == 3
+    assert classes_before(logits, torch.tensor([0])).item() == 0
 
 
 def naive_calibration(logits, labels, bins):

@@ -16,7 +16,7 @@ from relatum.data.loading import evaluation_batches
 from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView
 from relatum.evaluation.geometry import alignment
 from relatum.evaluation.knn import KNN
-from relatum.evaluation.linear import Heads, LinearProbe, Probed
+from relatum.evaluation.linear import LinearProbe, Probed, Regressions
 from relatum.evaluation.tsne import tsne
 from relatum.measurement.evaluators import DEFAULT_RUN
 from relatum.measurement.measurer import Measurements, Measurer, evaluating
@@ -224,9 +224,9 @@ def test_precision_is_that_of_the_encoder_alone(backbone, prepared, monkeypatch)
     """The probe and the comparison of views multiply matrices too, which autocast would round to eight bits."""
     inside, outside = [], []
     cast = partial(torch.is_autocast_enabled, "cpu")
-    embed, step = backbone.embed, Heads.step
+    embed, step = backbone.embed, Regressions.step
     monkeypatch.setattr(backbone, "embed", lambda views: inside.append(cast()) or embed(views))
-    monkeypatch.setattr(Heads, "step", lambda *args: outside.append(cast()) or step(*args))
+    monkeypatch.setattr(Regressions, "step", lambda *args: outside.append(cast()) or step(*args))
     recipe = changed(TINY, evaluation={"run": (*DEFAULT_RUN, "linear_augmented")})
     measurer(recipe, prepared, partial(torch.autocast, "cpu", torch.bfloat16)).final(backbone)
     assert inside

@@ -236,13 +236,13 @@ def test_without_augmentation_it_is_the_precomputed_probe():
 def test_held_out_images_train_no_classifier_that_chooses(small, monkeypatch):
     model, batches, train, test = small
     probe, seen = LinearProbe((0.01, 0.1), epochs=3), []
-    step = linear.Heads.step
+    step = linear.Regressions.step
 
     def recording(self, x, labels, progress):
         seen.append((self.scale[0].item(), len(x)))
         step(self, x, labels, progress)
 
-    monkeypatch.setattr(linear.Heads, "step", recording)
+    monkeypatch.setattr(linear.Regressions, "step", recording)
     probe.augmented(model, batches, train, test)
     totals = {}
     for heads, n in seen:

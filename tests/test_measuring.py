@@ -16,7 +16,7 @@ from PIL import Image
 from ranks import Ranks
 from relatum.core.types import Embeddings
 from relatum.data.views import ClassifierView, ContrastiveView
-from relatum.evaluation.classification import ranks as ranks_of
+from relatum.evaluation.classification import classes_before
 from relatum.evaluation.evaluator import Labels
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
@@ -357,7 +357,7 @@ def test_the_record_keeps_one_bit_an_image(prepared, backbone):
         assert 100 * right.double().mean().item() == pytest.approx(found.metrics[metric], abs=1e-9)
     with evaluating(backbone):
         logits, labels = measurer.embed(lambda images: backbone(images).logits, measurer.test)
-    assert torch.equal(unpacked(found.correct["classifier"], n), ranks_of(logits, labels) == 0)
+    assert torch.equal(unpacked(found.correct["classifier"], n), classes_before(logits, labels) == 0)
 
 
 # Two processes

@@ -60,7 +60,7 @@ def rows_of_all(rows: Shaped[Tensor, "n ..."] | None) -> Shaped[Tensor, "m ..."]
     """The rows of all processes in the order of the ranks, on the first process; None on the others.
 
     Args:
-        rows: of this process, on the CPU, as many as it has; None for none.
+        rows: the rows of this process, on the CPU, as many as it has; None for none.
 
     Raises:
         ValueError: if no process has any.

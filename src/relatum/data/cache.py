@@ -29,7 +29,7 @@ class Key(NamedTuple):
 
     Attributes:
         sources: paths of the files or folders.
-        use: what of them, and how. A new entry replaces others of the same kind, sources and use.
+        use: what was read of the sources, and how. A new entry replaces others of the same kind, sources and use.
         content: what changes when the sources do, such as their sizes and times.
         kind: what is stored: the ending of the file's name.
     """

@@ -12,9 +12,9 @@ class Archive:
     """What is downloaded.
 
     Attributes:
-        url: over https.
-        sha256: of the file. None of the four publishers states it; it is what independent users of the file have
-            recorded, and downloads are checked against it.
+        url: an https address.
+        sha256: the hash of the file. None of the four publishers states it; it is what independent users of the
+            file have recorded, and downloads are checked against it.
         md5: what the publisher states; empty where it states nothing.
     """
 

@@ -181,8 +181,8 @@ def split(images: Images, part: int | float, *, seed: int) -> tuple[Images, Imag
             f"part={part} of {len(images):,} images cannot be held out: give a fraction in (0, 1), or a number from "
             f"1 to {len(images) - 1:,}"
         )
-    rank, size = _ranks(images.labels, seed)
-    held = torch.sort((rank + 0.5) / size, stable=True).indices[:count]
+    place, size = _places(images.labels, seed)
+    held = torch.sort((place + 0.5) / size, stable=True).indices[:count]
     mask = torch.zeros(len(images), dtype=torch.bool)
     mask[held] = True
     return images.subset((~mask).nonzero().flatten()), images.subset(mask.nonzero().flatten())
@@ -201,21 +201,21 @@ def first(images: Images, n: int, *, seed: int) -> Images:
     """
     if not 0 < n <= len(images):
         raise ValueError(f"n={n:,} images cannot be taken of {len(images):,}: give 1 to {len(images):,}")
-    rank, _ = _ranks(images.labels, seed)
-    chosen = torch.sort(rank, stable=True).indices[:n]
+    place, _ = _places(images.labels, seed)
+    chosen = torch.sort(place, stable=True).indices[:n]
     return images.subset(chosen.sort().values)
 
 
-def _ranks(labels: Int[Tensor, " n"], seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+def _places(labels: Int[Tensor, " n"], seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """The place of each image in a random order of its class, and the size of its class."""
     order = torch.randperm(len(labels), generator=generator_of(seed))
     by_class = order[torch.sort(labels[order], stable=True).indices]
     _, group, sizes = torch.unique_consecutive(labels[by_class], return_inverse=True, return_counts=True)
     start = sizes.cumsum(0) - sizes
-    rank, size = torch.empty_like(order), torch.empty_like(order)
-    rank[by_class] = torch.arange(len(labels)) - start[group]
+    place, size = torch.empty_like(order), torch.empty_like(order)
+    place[by_class] = torch.arange(len(labels)) - start[group]
     size[by_class] = sizes[group]
-    return rank, size
+    return place, size
 
 
 def check_labels(labels: Int[Tensor, " n"], num_classes: int) -> None:

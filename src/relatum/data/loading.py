@@ -27,8 +27,8 @@ class Draw(NamedTuple):
 
     Attributes:
         sample: number of the image.
-        epoch, step, row: of the batch.
-        place: of the image in the row, counted over all ranks.
+        epoch, step, row: where the batch stands in training, and the row in the batch.
+        place: where the image stands in the row, counted over all ranks.
     """
 
     sample: int
@@ -88,11 +88,11 @@ class Loader:
         indices: epoch -> sample numbers "steps rows n" of the whole epoch, all ranks together; the same number of
             steps in each epoch.
         view: what is made of an image.
-        mean, std: per channel, in [0, 1]: the source's.
+        mean, std: the source's, per channel, in [0, 1].
         copies: views of each image.
         seed: what all draws depend on.
         device: where the views are made.
-        dtype: of the views.
+        dtype: the type of the views.
         rank, world_size: this process's part of each batch; `world_size` divides n.
         workers: processes that decode and crop streamed images; 0 does so in this one.
         compile: compile what is made of the images on the device.
@@ -182,7 +182,7 @@ def evaluation_batches(
     Args:
         images: training or test images.
         view: the evaluation view; a random one draws the same each time.
-        mean, std: of the training set, also for test images.
+        mean, std: those of the training set, also for test images.
         batch_size: images in a batch, at least 1.
         device, dtype, workers: as for `Loader`.
 

@@ -349,9 +349,9 @@ def _dealing(owner: Int64[Tensor, "slots steps"], generator: Generator) -> Int64
     class that ends the one and begins the next.
     """
     batches = [torch.randperm(owner.shape[1], generator=generator)]
-    for above, row in pairwise(owner):
+    for previous, row in pairwise(owner):
         order = torch.randperm(owner.shape[1], generator=generator)
-        has_class = torch.zeros_like(row).index_fill_(0, batches[-1][above == row[0]], 1)
+        has_class = torch.zeros_like(row).index_fill_(0, batches[-1][previous == row[0]], 1)
         order = order[has_class[order].argsort(stable=True)]
         head, rest = order.tensor_split([int((row == row[0]).sum())])
         batches.append(torch.cat([head, rest[torch.randperm(len(rest), generator=generator)]]))

@@ -59,7 +59,7 @@ class Settled:
         parts: training images, and test images where there are any.
         how: resident or streamed, and why.
         left_out: images that cannot be decoded.
-        histograms: of training images that were met on the way, by their number.
+        histograms: those of training images that were met on the way, by their number.
     """
 
     parts: list[Images]
@@ -172,7 +172,7 @@ def _decoded(images: Images, shape: tuple[int, ...], on_bad_image: OnBadImage) -
         rows[i] = picture
 
     start = time.monotonic()
-    bad = _visit(store, len(images), on_bad_image)
+    bad = _bad_among(len(images), store, on_bad_image)
     _keep(key, start, pixels.numpy().tofile, {"shape": full, "bad": bad})
     return _named(images, pixels), bad
 
@@ -206,7 +206,7 @@ def _checked(images: Images, on_bad_image: OnBadImage) -> _Check:
             histograms[i] = histogram_of(picture)
 
     start = time.monotonic()
-    bad = _visit(check, len(images), on_bad_image)
+    bad = _bad_among(len(images), check, on_bad_image)
     numbers = sorted(histograms)
 
     def write(path: Path) -> None:
@@ -260,19 +260,19 @@ def _without(images: Images, bad: Sequence[Bad]) -> Images:
     return images.subset(kept.nonzero().flatten())
 
 
-def _visit(visit: Callable[[int], None], count: int, on_bad_image: OnBadImage) -> list[Bad]:
-    """Visit images 0 ... count - 1 on all processors (Pillow decodes outside the GIL); which are bad.
+def _bad_among(count: int, read: Callable[[int], None], on_bad_image: OnBadImage) -> list[Bad]:
+    """Which of the images 0 ... count - 1 are bad; all are read, on all processors (Pillow decodes outside the GIL).
 
     Raises:
         BadImage: one is, with `on_bad_image="error"`.
         ValueError: all are.
     """
 
-    def visit_all(numbers: range) -> tuple[int, list[tuple[int, BadImage]]]:
+    def read_all(numbers: range) -> tuple[int, list[tuple[int, BadImage]]]:
         bad = []
         for i in numbers:
             try:
-                visit(i)
+                read(i)
             except BadImage as error:
                 if on_bad_image == "error":
                     raise
@@ -286,7 +286,7 @@ def _visit(visit: Callable[[int], None], count: int, on_bad_image: OnBadImage) -
     found: list[tuple[int, BadImage]] = []
     try:
         with tqdm(total=count, desc="decoding", unit="image", delay=1, leave=False, disable=None) as bar:
-            for done, bad in pool.map(visit_all, chunks):
+            for done, bad in pool.map(read_all, chunks):
                 found += bad
                 bar.update(done)
     finally:

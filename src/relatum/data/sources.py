@@ -35,7 +35,7 @@ class Source:
         train: the training images.
         test: the test images, or None where the set has none.
         classes: the name of each class; empty without labels.
-        mean, std: of the training images' pixels in [0, 1], per channel: for training and test alike.
+        mean, std: the training images' pixels have these in [0, 1], per channel; for training and test alike.
         size: the side of the images where all are squares of one size, else None.
         found: what was found, in a line: "420 images, 6 classes (folders), 3 skipped: 2 .heic, 1 truncated".
         left_out: what was found and is not used, with its reason.

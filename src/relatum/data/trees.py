@@ -245,7 +245,7 @@ def _part(
 
 def _finished(tree: Tree, train: Images, test: Images | None, labeled: Labeled) -> Listing:
     """A listing; folders that hold no image are named, because one might have been meant as a class."""
-    full = {str(above) for file in tree.files for above in PurePosixPath(file).parents}
+    full = {str(parent) for file in tree.files for parent in PurePosixPath(file).parents}
     empty = (f for f in tree.folders if f not in full and str(PurePosixPath(f).parent) in full)
     tree.left_out += [LeftOut(tree.full(name), "empty folder") for name in empty]
     return Listing(train, test, labeled.classes, labeled.labels_from, tuple(tree.left_out))

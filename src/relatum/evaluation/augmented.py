@@ -50,4 +50,4 @@ class AugmentedProbe(Evaluator):
             f"probability {view.flip:g}, drawn anew in each epoch; {len(images)} training against clean views of "
             f"{subject.against}, last epoch"
         )
-        return Measured(found.metrics, protocol, (found.ranks == 0).cpu())
+        return Measured(found.metrics, protocol, (found.before == 0).cpu())

@@ -5,10 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def ranks(scores: Float[Tensor, "*n k"], labels: Int[Tensor, "*#n"]) -> Int[Tensor, "*n"]:
+def classes_before(scores: Float[Tensor, "*n k"], labels: Int[Tensor, "*#n"]) -> Int[Tensor, "*n"]:
     """How many classes come before the true one: 0 is a hit. Equal scores: the lower class comes first.
 
-    A class scored -inf is no candidate: as the true class it ranks last (k), so that it never counts as found.
+    A class scored -inf is no candidate: as the true class all k come before it, so that it never counts as found.
 
     Raises:
         ValueError: if a score is NaN, which would compare as smaller than everything and look like a hit.
@@ -23,9 +23,9 @@ def ranks(scores: Float[Tensor, "*n k"], labels: Int[Tensor, "*#n"]) -> Int[Tens
     return before.masked_fill(own.squeeze(-1) == -torch.inf, classes)
 
 
-def hit_rates(ranks: Int[Tensor, " n"], classes: int, topk: tuple[int, ...] = (1, 5)) -> dict[str, float]:
+def hit_rates(before: Int[Tensor, " n"], classes: int, topk: tuple[int, ...] = (1, 5)) -> dict[str, float]:
     """`{"top1": ..., "top5": ...}` in percent. Top-k of at most k classes is 100 whatever the model: left out."""
-    return {f"top{k}": 100 * (ranks < k).double().mean().item() for k in topk if k == 1 or k < classes}
+    return {f"top{k}": 100 * (before < k).double().mean().item() for k in topk if k == 1 or k < classes}
 
 
 def accuracy(
@@ -42,7 +42,7 @@ def accuracy(
         ValueError: if there is no sample, a label is out of range or a logit is NaN.
     """
     refuse_labels(logits, labels)
-    return hit_rates(ranks(logits, labels), logits.shape[1], topk)
+    return hit_rates(classes_before(logits, labels), logits.shape[1], topk)
 
 
 def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = 15) -> float:
@@ -62,7 +62,7 @@ def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor,
     if bins < 1:
         raise ValueError(f"bins={bins}; expected at least 1 (15 is usual)")
     refuse_labels(logits, labels)
-    correct = (ranks(logits, labels) == 0).double()
+    correct = (classes_before(logits, labels) == 0).double()
     confidence = logits.double().softmax(1).amax(1)
     index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
     gap = torch.zeros(bins, dtype=torch.double, device=logits.device)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from relatum.evaluation.classification import accuracy, expected_calibration_error, ranks
+from relatum.evaluation.classification import accuracy, classes_before, expected_calibration_error
 from relatum.evaluation.evaluator import Encoders, Evaluator, Labels, Measured, Reading, Subject
 
 
@@ -34,7 +34,9 @@ class Classifier(Evaluator):
         error = expected_calibration_error(logits, labels, self.bins)
         calibration = f"calibration error of {self.bins} bins, in percent"
         protocol = f"the backbone's classifier, {subject.against}, last epoch; {calibration}"
-        return Measured(accuracy(logits, labels) | {"calibration_error": error}, protocol, ranks(logits, labels) == 0)
+        return Measured(
+            accuracy(logits, labels) | {"calibration_error": error}, protocol, classes_before(logits, labels) == 0
+        )
 
     def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
         """Itself, unless the test set has classes that the classifier does not know."""

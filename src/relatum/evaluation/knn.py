@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relatum.core.types import Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
-from relatum.evaluation.classification import hit_rates, ranks
+from relatum.evaluation.classification import classes_before, hit_rates
 from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 from relatum.evaluation.retrieval import nearest
 
@@ -58,10 +58,10 @@ class KNN(Evaluator):
         Raises:
             ValueError: for unlabeled, empty or non-finite embeddings, and if k exceeds the training images.
         """
-        return hit_rates(self.ranks(train, test), count_classes(train, test))
+        return hit_rates(self.classes_before(train, test), count_classes(train, test))
 
     @torch.no_grad()
-    def ranks(self, train: Embeddings, test: Embeddings) -> Int[Tensor, " n"]:
+    def classes_before(self, train: Embeddings, test: Embeddings) -> Int[Tensor, " n"]:
         """How many classes have more votes than the true one, for each test image: 0 is a hit. Raises: as the call."""
         refuse_pair(train, test)
         similarities, indices = nearest(test.features, train.features, self.k)
@@ -71,14 +71,14 @@ class KNN(Evaluator):
             weights = ((similarities - similarities[:, :1]) / self.temperature).exp()
         classes = count_classes(train, test)
         votes = weights.new_zeros(len(weights), classes).scatter_add_(1, train.labels[indices], weights)
-        return ranks(votes.masked_fill(votes == 0, -torch.inf), test.labels)
+        return classes_before(votes.masked_fill(votes == 0, -torch.inf), test.labels)
 
     def measure(self, subject: Subject) -> Measured:
         """The classifier on backbone features."""
         train, test = subject.train["embedding"], subject.test["embedding"]
-        ranks = self.ranks(train, test)
+        before = self.classes_before(train, test)
         protocol = f"{self}; backbone features, clean views, {subject.sets}, last epoch"
-        return Measured(hit_rates(ranks, count_classes(train, test)), protocol, ranks == 0)
+        return Measured(hit_rates(before, count_classes(train, test)), protocol, before == 0)
 
     def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
         """With k lowered to the number of training images where they are fewer."""

@@ -13,19 +13,19 @@ from torch import Tensor
 from relatum.core.precision import at_least_float32
 from relatum.core.types import Batch, Embeddings
 from relatum.evaluation.checks import count_classes, refuse_pair
-from relatum.evaluation.classification import hit_rates, ranks
+from relatum.evaluation.classification import classes_before, hit_rates
 from relatum.evaluation.evaluator import Evaluator, Labels, Measured, Subject
 
 MOMENTUM = 0.9
 
 
-class Heads:
+class Regressions:
     """One softmax classifier per learning rate, side by side in one matrix "d (l k)": one product serves them all.
 
     Starts from zero, which for a convex problem is as good as any start and needs no seed.
 
     Args:
-        train: gives the mean and standard deviation that standardise every input.
+        train: gives the mean and standard deviation that standardize every input.
         classes: k.
         rates: l learning rates of SGD with momentum 0.9.
         decay: weight decay.
@@ -43,7 +43,7 @@ class Heads:
         self.momentum = torch.zeros_like(self.weight)
 
     def inputs(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        """Standardised features and a one for the bias."""
+        """Standardized features and a one for the bias."""
         return F.pad((features - self.mean) * self.scale, (0, 1), value=1.0)
 
     def logits(self, x: Float[Tensor, "n e"]) -> Float[Tensor, "n l k"]:
@@ -54,7 +54,7 @@ class Heads:
         """One step on the mean cross-entropy, its gradient `x' (softmax - onehot) / n` written out."""
         logits = self.logits(x)
         # Softmax by hand: torch's is several times slower where classes are few. The floor e^-50 is below all rounding;
-        # without it denormal probabilities of samples long learnt make the product below fifty times slower.
+        # without it denormal probabilities of samples long learned make the product below fifty times slower.
         error = logits.sub_(logits.amax(2, keepdim=True)).clamp_(min=-50).exp_()
         error /= error.sum(2, keepdim=True)
         error[torch.arange(len(x), device=x.device), :, labels] -= 1
@@ -62,38 +62,38 @@ class Heads:
         self.momentum.mul_(MOMENTUM).add_(gradient)
         self.weight.addcmul_(self.momentum, self.rates, value=-(1 + cos(pi * progress)) / 2)
 
-    def ranks(self, x: Float[Tensor, "n e"], labels: Int[Tensor, " n"]) -> Int[Tensor, "n l"]:
-        """The rank of the true class by every classifier."""
+    def classes_before(self, x: Float[Tensor, "n e"], labels: Int[Tensor, " n"]) -> Int[Tensor, "n l"]:
+        """How many classes score above the true one, by every classifier."""
         chunks = zip(x.split(4096), labels.split(4096))
-        return torch.cat([ranks(self.logits(part), y[:, None]) for part, y in chunks])
+        return torch.cat([classes_before(self.logits(part), y[:, None]) for part, y in chunks])
 
 
 class Probed(NamedTuple):
     """What a probe found.
 
     Attributes:
-        ranks: for each test image, how many classes score above the true one: 0 is a hit.
+        before: for each test image, how many classes score above the true one: 0 is a hit.
         classes: how many there are.
         choice: the `learning_rate` chosen, and its candidates' `validation@<rate>`.
     """
 
-    ranks: Int[Tensor, " n"]
+    before: Int[Tensor, " n"]
     classes: int
     choice: dict[str, float]
 
     @property
     def metrics(self) -> dict[str, float]:
         """Accuracies and choice."""
-        return hit_rates(self.ranks, self.classes) | self.choice
+        return hit_rates(self.before, self.classes) | self.choice
 
 
 @dataclass(frozen=True)
 class LinearProbe(Evaluator):
-    """Multinomial logistic regression on standardised features by SGD with momentum 0.9 and a cosine over the epochs.
+    """Multinomial logistic regression on standardized features by SGD with momentum 0.9 and a cosine over the epochs.
 
     The learning rate is the one that is most often right on a part held out of the training set, class by class (of
     a draw the middle one); the classifier is then trained anew on the whole training set, and reported at its
-    last epoch. The test set decides nothing. Features are standardised with the training set's mean and deviation, so
+    last epoch. The test set decides nothing. Features are standardized with the training set's mean and deviation, so
     that one grid of learning rates suits encoders of any scale (He et al. 2022, "Masked Autoencoders", A.1, for
     the same reason); the classifier stays linear. `seed` orders the minibatches and draws the held-out part.
 
@@ -155,8 +155,8 @@ class LinearProbe(Evaluator):
         if len(self.learning_rates) > 1:
             held = self.held_out(train.labels)
             fitted = Embeddings(train.features[~held], train.labels[~held])
-            heads = self.fit(fitted, classes, self.learning_rates)
-            rate, accuracies = self.choose(heads, Embeddings(train.features[held], train.labels[held]))
+            regressions = self.fit(fitted, classes, self.learning_rates)
+            rate, accuracies = self.choose(regressions, Embeddings(train.features[held], train.labels[held]))
         return report(self.fit(train, classes, (rate,)), 0, test, {"learning_rate": rate} | accuracies)
 
     @torch.no_grad()
@@ -191,7 +191,7 @@ class LinearProbe(Evaluator):
         choice = len(self.learning_rates) > 1
         held = self.held_out(train.labels) if choice else torch.zeros_like(train.labels, dtype=torch.bool)
         probing, final = (
-            Heads(part, classes, self.learning_rates, self.weight_decay)
+            Regressions(part, classes, self.learning_rates, self.weight_decay)
             for part in (train.features[~held], train.features)
         )
         for epoch in range(self.epochs):
@@ -218,7 +218,7 @@ class LinearProbe(Evaluator):
         """The probe on backbone features of clean views."""
         found = self.probe(subject.train["embedding"], subject.test["embedding"])
         protocol = f"{self}; backbone features, clean views, {subject.sets}, last epoch"
-        return Measured(found.metrics, protocol, found.ranks == 0)
+        return Measured(found.metrics, protocol, found.before == 0)
 
     def fitted(self, labels: Labels) -> tuple[Evaluator | None, str]:
         """Itself, unless no class has an image to hold out for the choice of the learning rate."""
@@ -248,20 +248,21 @@ class LinearProbe(Evaluator):
             )
         return held
 
-    def fit(self, train: Embeddings, classes: int, rates: tuple[float, ...]) -> Heads:
+    def fit(self, train: Embeddings, classes: int, rates: tuple[float, ...]) -> Regressions:
         """Classifiers of all `rates`, trained on the same minibatches."""
-        heads = Heads(train.features, classes, rates, self.weight_decay)
-        x, n = heads.inputs(train.features), len(train.labels)
+        regressions = Regressions(train.features, classes, rates, self.weight_decay)
+        x, n = regressions.inputs(train.features), len(train.labels)
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in range(self.epochs):
             order = torch.randperm(n, generator=generator).to(x.device)
             for rows in order.tensor_split(ceil(n / self.batch_size)):
-                heads.step(x[rows], train.labels[rows], epoch / self.epochs)
-        return heads
+                regressions.step(x[rows], train.labels[rows], epoch / self.epochs)
+        return regressions
 
-    def choose(self, heads: Heads, held: Embeddings) -> tuple[float, dict[str, float]]:
+    def choose(self, regressions: Regressions, held: Embeddings) -> tuple[float, dict[str, float]]:
         """The learning rate that is most often right on the held-out part, and what each reached."""
-        hits = (heads.ranks(heads.inputs(held.features), held.labels) == 0).double().mean(0).tolist()
+        before = regressions.classes_before(regressions.inputs(held.features), held.labels)
+        hits = (before == 0).double().mean(0).tolist()
         draws = [i for i, hit in enumerate(hits) if hit == max(hits)]
         best = draws[len(draws) // 2]
         accuracies = {f"validation@{rate:g}": 100 * hit for rate, hit in zip(self.learning_rates, hits)}
@@ -275,6 +276,7 @@ def prepare(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings
     return Embeddings(features, train.labels), Embeddings(test.features.to(features), test.labels.to(train.labels))
 
 
-def report(heads: Heads, head: int, test: Embeddings, choice: dict[str, float]) -> Probed:
+def report(regressions: Regressions, number: int, test: Embeddings, choice: dict[str, float]) -> Probed:
     """What one of the classifiers says of the test set."""
-    return Probed(heads.ranks(heads.inputs(test.features), test.labels)[:, head], heads.classes, choice)
+    before = regressions.classes_before(regressions.inputs(test.features), test.labels)
+    return Probed(before[:, number], regressions.classes, choice)

@@ -161,7 +161,7 @@ def size(
     """The rows of a block, or None for the plain form.
 
     Args:
-        block: that number; None for the plain form; or "auto": the plain form for few pairs, else blocks.
+        block: the rows of a block; None for the plain form; or "auto": the plain form for few pairs, else blocks.
         relations: what compares; the plain form serves those that write their pairs themselves, or are trained.
         anchors: the queries, or those that are each other's keys.
         keys: the negatives, if they are not the anchors.

@@ -67,9 +67,10 @@ def contrast_terms(
 
     Args:
         relation: how two embeddings compare.
-        temperature: of the softmax over `relation`, and of the cosine terms unless they have their own.
+        temperature: the temperature of the softmax over `relation`, and of the cosine terms unless they have their own.
         alphas: one weight in [0, 1] for each space of `relation`, or none.
-        cosine_temperature: of the cosine terms; None is the one `tau` of Eq. (4). Cosines and indices differ in range.
+        cosine_temperature: the temperature of the cosine terms; None is the one `tau` of Eq. (4). Cosines and
+            indices differ in range.
 
     Raises:
         ValueError: for a temperature that is not positive, or weights that do not fit the relation.
@@ -105,7 +106,7 @@ def contrastive_loss(
 
     Args:
         positive: the similarity of each query with its positive key.
-        negatives: its similarities with the negative keys.
+        negatives: the query's similarities with the negative keys.
         temperature: `t > 0`.
     """
     checks.temperature(temperature)
@@ -228,7 +229,7 @@ def nt_xent(
     Args:
         a, b: the embeddings of the two views of N images; row i of both shows image i.
         relation: how two embeddings compare; the cosine by default.
-        temperature: of the softmax.
+        temperature: the temperature of the softmax.
         block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
 
     Raises:
@@ -269,7 +270,7 @@ def query_key_loss(
         positive: row i is the key of query i.
         negatives: a queue, or the keys of other images.
         relation: how two embeddings compare; the cosine by default.
-        temperature: of the softmax.
+        temperature: the temperature of the softmax.
         block: how many rows of pairs to hold at once (`relatum.losses.blocks`); None holds all of them.
     """
     relation = relation or Cosine()

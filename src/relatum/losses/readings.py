@@ -74,10 +74,10 @@ class Reading:
     """Embeddings as the contrasts read them; of the embeddings themselves it keeps what their forms need.
 
     Attributes:
-        rows, width: of the embeddings.
+        rows, width: the shape of the embeddings.
         f, m: the features of each product of the forms, and what they meet, `M f`.
-        kept: what pulls the gradients of `f` back.
-        gradients: for each contrast, of `f` in each of its products; None where it is not wanted.
+        kept: what `features_vjp` needs to take the gradients of `f` to those of the embeddings.
+        gradients: for each contrast, that of `f` in each of its products; None where it is not wanted.
     """
 
     def __init__(self, z: Tensor, contrasts: Sequence[Contrast], wanted: bool) -> None:
@@ -138,7 +138,7 @@ class Classes:
 
     Attributes:
         count: the positives of each row.
-        weight: of each row in the mean over the rows that have positives.
+        weight: how much each row counts in the mean over the rows that have positives.
     """
 
     def __init__(self, labels: Tensor, dtype: torch.dtype) -> None:

@@ -237,7 +237,7 @@ def _change_stem(model: nn.Module, name: str, stem: Stem, in_channels: int) -> i
     replaced: list[nn.Conv2d] = []
     if layers is not None and any(path == layers.conv for path, _ in model.named_modules()):
         replaced = [m for m in model.get_submodule(layers.conv).modules() if isinstance(m, nn.Conv2d)]
-    # Variants that standardise weights or pad like TensorFlow would lose it with their first convolution.
+    # Variants that standardize weights or pad like TensorFlow would lose it with their first convolution.
     if layers is None or not replaced or any(type(m) is not nn.Conv2d for m in replaced):
         families = ", ".join(family.__name__ for family in STEM_LAYERS)
         raise ValueError(

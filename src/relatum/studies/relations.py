@@ -37,7 +37,7 @@ relations = Study(
 
 relations_corsd = Study(
     name="relations-corsd",
-    question="Which relation does CORSD distil best: a trained network on pairs, or a formula?",
+    question="Which relation does CORSD distill best: a trained network on pairs, or a formula?",
     recipe="corsd",
     rows={"relation network": {}, **{name: {"method.relation": name} for name in _RELATIONS}},
     columns={"CIFAR-100": {"data.source": "cifar100"}},

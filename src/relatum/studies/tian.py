@@ -62,7 +62,7 @@ _GPU_PAIRS = ("resnet56 to resnet20", "resnet32x4 to resnet8x4")
 
 tian = Study(
     name="tian",
-    question="How well do methods with a teacher distil into small networks, in the field's benchmark?",
+    question="How well do methods with a teacher distill into small networks, in the field's benchmark?",
     recipe="supervised",
     rows=ROWS,
     columns=COLUMNS,

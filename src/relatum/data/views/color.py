@@ -52,7 +52,7 @@ def color_jitter(
     of operations: no sorting, no waiting for the device, and the hue only once.
 
     Args:
-        factors: of brightness, contrast, saturation (1 is the identity) and hue (in turns, 0 is the identity).
+        factors: brightness, contrast, saturation (1 is the identity) and hue (in turns, 0 is the identity).
         order: the operations in the order of their application.
     """
     reached = (order == HUE).cumsum(1)

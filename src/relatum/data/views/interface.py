@@ -106,9 +106,9 @@ class View(ABC):
 
         Args:
             images: n images of equal size, 1 or 3 channels, 0 to 255.
-            mean, std: of each channel over the data set, on the scale of [0, 1].
+            mean, std: those of each channel over the data set, on the scale of [0, 1].
             generator: source of randomness, on the device of the images.
-            dtype: of the output; all before the last operation is float32.
+            dtype: the type of the output; all before the last operation is float32.
 
         Raises:
             ValueError: images that are not uint8 or are too small for the crop; mean and std that do not fit the

@@ -103,7 +103,7 @@ def pair_target(anchor: Int[Tensor, " n"], partner: Int[Tensor, " n"], num_class
 
 
 class CORSD(Classifying, pairing="triples"):
-    """Distil the relations of triples from the deepest stage to all others, by networks trained on these relations.
+    """Distill the relations of triples from the deepest stage to all others, by networks trained on these relations.
 
     Weight 0 switches a term off, and what only that term trains is not built. Where the deepest stage would teach
     without being trained itself (`alpha = 0` for the relation, `lam = 1` for the logits, both with

@@ -35,7 +35,7 @@ TRIPLES = {"cpu": 2**18, "gpu": 2**24}
 
 
 class RKD(Distiller, pairing="single"):
-    """Learn the geometry of a frozen teacher's embeddings.
+    """Learn the distances and angles among a frozen teacher's embeddings.
 
     Args:
         backbone: the student, with classes.
@@ -128,10 +128,10 @@ class Triangles:
         """Add the derivatives by the distances of a function of the cosines at some vertices.
 
         Args:
-            gradient: what they are added to.
+            gradient: what the derivatives are added to.
             vertices: m of them.
             slope: the derivatives by the cosines, symmetric in i and k; used up.
-            radial: for each j and i the sum over k of these times the cosines.
+            radial: for each j and i the sum over k of the derivatives times the cosines.
         """
         d, inverse = self.length[vertices], self.inverse[vertices]
         slope.mul_(inverse[:, None, :])
