@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image
 
 from campaign.ledger import Ledger, child
 from relatum import cli, load
+from relatum.data import downloads
+from relatum.data.catalog import Archive
 
 pytestmark = pytest.mark.campaign
 
@@ -105,13 +108,11 @@ def test_messy_trees(ledger: Ledger, tmp_path):
     ledger.check(area)
 
 
-def test_a_server_that_stalls(ledger: Ledger, tmp_path, monkeypatch):
+def test_a_server_that_stalls(ledger: Ledger, tmp_path):
     area = "a download server that stalls, on this machine"
-    ledger.expects(area, "one clear error within the time limit, and nothing half-unpacked")
-    from relatum.data import download
-
+    ledger.expects(area, "one clear error within the time limit, and nothing that looks whole")
     rng = ledger.rng(area)
-    for number in range(ledger.attempts(5)):
+    for number in range(ledger.attempts(10)):
         server, sent = socket.create_server(("127.0.0.1", 0)), rng.randrange(2000)
 
         def serve(server: socket.socket = server, sent: int = sent) -> None:
@@ -121,13 +122,18 @@ def test_a_server_that_stalls(ledger: Ledger, tmp_path, monkeypatch):
             threading.Event().wait(60)
 
         threading.Thread(target=serve, daemon=True).start()
-        target = tmp_path / f"{number}.tar.gz"
-        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz"
+        folder, port = tmp_path / str(number), server.getsockname()[1]
 
-        def attack(address: str = address, target: Path = target) -> None:
-            download.fetch(address, target, seconds=2)
+        def attack(folder: Path = folder, port: int = port) -> None:
+            downloads.TIMEOUT = 1.0
+            urlopen = urllib.request.urlopen
+            # A certificate for this machine is not to be had: the server speaks http, whatever the address says.
+            urllib.request.urlopen = lambda url, timeout: urlopen(url.replace("https", "http", 1), timeout=timeout)
+            archive = Archive(url=f"https://127.0.0.1:{port}/x.tar.gz", sha256="0" * 64)
+            downloads.fetch(archive, folder, ["x"])
 
         ended = child(attack, tmp_path, seconds=30)
-        ledger.count(area, ended.refused and not target.exists(), f"after {sent} bytes: {ended}")
+        left = [path.name for path in folder.rglob("*") if path.suffix != ".part"] if folder.is_dir() else []
+        ledger.count(area, ended.refused and not left, f"after {sent} bytes: {ended}; left {left}")
         server.close()
     ledger.check(area)
