@@ -9,10 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from relatum.core.types import Embeddings
-from relatum.reports import figures, records
+from relatum.reports import records
 from relatum.reports.records import Record, find_records, read_record, versions, write_record
 from relatum.reports.tables import Bold, Table, comparison, filled, format_of, measured
 
@@ -231,15 +229,3 @@ def test_measurements_stand_beside_their_protocols():
     assert "knn_top1    12.500" in text
     assert "validation@" not in text
     assert "knn: k-NN (k=5)" in text
-
-
-def test_figures_are_pictures(tmp_path):
-    figures.curves(record("a", 0), tmp_path / "curves.png")
-    images = [[torch.randint(0, 255, (8, 8, 3), dtype=torch.uint8) for _ in range(4)] for _ in range(2)]
-    figures.neighbors(images, [[0, 0, 1, 0], [1, 1, 0, 1]], ("cat", "dog"), tmp_path / "neighbors.png")
-    for classes in (3, 15, 40):
-        points = Embeddings(torch.randn(80, 2), torch.arange(80) % classes)
-        figures.feature_map(points, [str(c) for c in range(classes)], tmp_path / f"map{classes}.png")
-    for path in tmp_path.iterdir():
-        assert path.read_bytes().startswith(b"\x89PNG"), path
-    assert len(list(tmp_path.iterdir())) == 5

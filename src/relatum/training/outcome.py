@@ -1,9 +1,5 @@
 """The end of a run: the encoder first, then what is measured of it, the pictures, and last the Record."""
 
-from functools import partial
-from pathlib import Path
-
-from relatum.measurement.measurer import Measurements, Measurer
 from relatum.networks.export import save_encoder
 from relatum.recipes.recipe import to_dict
 from relatum.reports import figures, pictures, tables
@@ -78,19 +74,9 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
         parameters=sum(p.numel() for p in backbone.parameters()),
     )
     figures.curves(record, run.path / "curves.png")
-    if recipe.evaluation.figures and found.embeddings is not None:
-        _draw(run.path, measurer, found, recipe.train.seed)
+    if recipe.evaluation.figures:
+        pictures.draw(run.path, measurer, backbone, found, name=recipe.name, seed=recipe.train.seed)
     run.refuse_if_lost()
     write_record(record, run.path / "record.json")
     logs.say(tables.measured(found.metrics, found.protocols))
     logs.say(f"all of it is in {run.path}/")
-
-
-def _draw(folder: Path, measurer: Measurer, found: Measurements, seed: int) -> None:
-    """Pictures of the test images and of their features."""
-    images, classes = measurer.test, measurer.source.classes
-    assert images is not None  # there are embeddings of them
-    assert found.embeddings is not None
-    thumbnail = partial(measurer.thumbnail, images)
-    pictures.draw_neighbors(found.embeddings, thumbnail, classes, folder / "neighbors.png")
-    pictures.draw_maps(found.embeddings, found.stages, classes, folder, seed)
