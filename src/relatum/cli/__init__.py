@@ -13,7 +13,10 @@ from types import ModuleType
 
 from relatum.cli.errors import TRACEBACK, explained
 
-VERBS = ("train", "evaluate", "cost", "embed", "export", "table", "list", "show", "study", "report", "completion")
+VERBS = (
+    *("train", "evaluate", "cost", "embed", "search", "predict", "export"),
+    *("table", "list", "show", "study", "report", "completion"),
+)
 """Every verb is a module of this room with `USAGE`, a docstring, and `run(args)`."""
 
 OWN_HELP = ("table", "study", "report")

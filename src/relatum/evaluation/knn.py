@@ -6,7 +6,7 @@ from math import isfinite
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relatum.core.types import Embeddings
@@ -64,14 +64,27 @@ class KNN(Evaluator):
     def classes_before(self, train: Embeddings, test: Embeddings) -> Int[Tensor, " n"]:
         """How many classes have more votes than the true one, for each test image: 0 is a hit. Raises: as the call."""
         refuse_pair(train, test)
-        similarities, indices = nearest(test.features, train.features, self.k)
+        votes = self.votes(train, test.features, count_classes(train, test))
+        return classes_before(votes.masked_fill(votes == 0, -torch.inf), test.labels)
+
+    @torch.no_grad()
+    def votes(self, train: Embeddings, queries: Float[Tensor, "n d"], classes: int) -> Float[Tensor, "n {classes}"]:
+        """The weight that each class has among the neighbors of each query, up to a factor of the query's own.
+
+        Args:
+            train: labeled embeddings, at least k.
+            queries: features.
+            classes: their number.
+
+        Raises:
+            ValueError: for empty or non-finite features, and if k exceeds the training images.
+        """
+        similarities, indices = nearest(queries, train.features, self.k)
         if self.temperature is None:
             weights = torch.ones_like(similarities)
         else:  # less the row's largest: the order of the classes stays, and no temperature overflows
             weights = ((similarities - similarities[:, :1]) / self.temperature).exp()
-        classes = count_classes(train, test)
-        votes = weights.new_zeros(len(weights), classes).scatter_add_(1, train.labels[indices], weights)
-        return classes_before(votes.masked_fill(votes == 0, -torch.inf), test.labels)
+        return weights.new_zeros(len(weights), classes).scatter_add_(1, train.labels[indices], weights)
 
     def measure(self, subject: Subject) -> Measured:
         """The classifier on backbone features."""

@@ -14,11 +14,12 @@ from functools import cache
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import altair as alt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relatum.reports.records import Record, flat
+
+if TYPE_CHECKING:
+    import altair as alt
 
 LIMIT = 1_500_000  # bytes of a whole page
 
@@ -41,7 +42,7 @@ class Neighbor(NamedTuple):
     """An image of a gallery.
 
     Attributes:
-        png: the image, encoded.
+        png: the image, encoded; JPEG is known by its first bytes.
         name: its class, file or number.
         distance: to the query; None for the query itself.
         same: whether it is of the query's class.
@@ -60,10 +61,14 @@ class Page:
     Args:
         title: what the page is about.
         lead: one sentence below it.
+        footer: what stands at its end.
+        remedy: what makes a page smaller that is too large.
     """
 
     title: str
     lead: str = ""
+    footer: str = "Made by relatum report. Everything on this page stands in the Records that it names."
+    remedy: str = "name fewer runs"
     _sections: list[tuple[str, str]] = field(default_factory=list)
     _charts: list[dict[str, Any]] = field(default_factory=list)
 
@@ -89,7 +94,7 @@ class Page:
         """
         self._add(title, note, _table(headings, rows, caption))
 
-    def charts(self, title: str, charts: Sequence[alt.TopLevelMixin | None], note: str = "") -> None:
+    def charts(self, title: str, charts: "Sequence[alt.TopLevelMixin | None]", note: str = "") -> None:
         """A section with charts side by side; None is left out, and a section without charts too."""
         places = []
         for chart in charts:
@@ -114,9 +119,10 @@ class Page:
         if figures:
             self._add(title, note, "".join(figures))
 
-    def neighbors(self, title: str, rows: Sequence[Sequence[Neighbor]], note: str = "") -> None:
-        """A section with a row of images for each query, the query first."""
-        self._add(title, note, '<div class="gallery">' + "".join(map(_gallery_row, rows)) + "</div>")
+    def neighbors(self, title: str, rows: Sequence[Sequence[Neighbor]], note: str = "", *, large: bool = False) -> None:
+        """A section with a row of images for each query, the query first; `large` ones fill more rows than one."""
+        kind = "gallery large" if large else "gallery"
+        self._add(title, note, f'<div class="{kind}">{"".join(map(_gallery_row, rows))}</div>')
 
     def recipes(self, records: Mapping[str, Record]) -> None:
         """A section that shows the recipe of each run, and the fields in which any two differ."""
@@ -162,8 +168,8 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self.title)}</title><link rel=icon href='data:,'><style>{_asset('page.css')}</style>"
             f'</head><body><main><h1>{html.escape(self.title)}</h1><p class="lead">{html.escape(self.lead)}</p>'
-            f"<nav>{links}</nav>{sections}<footer>Made by <code>relatum report</code>. Everything on this page stands "
-            f"in the Records that it names.</footer></main>{specs}{runtime}<script>{_asset('page.js')}</script>"
+            f"<nav>{links}</nav>{sections}<footer>{html.escape(self.footer)}</footer></main>"
+            f"{specs}{runtime}<script>{_asset('page.js')}</script>"
             "</body></html>"
         )
         size = len(page.encode())
@@ -171,7 +177,7 @@ class Page:
             biggest = max(self._sections, key=lambda section: len(section[1]))
             raise ValueError(
                 f"the page has {size:,} bytes; expected at most {LIMIT:,}. Its section {biggest[0]!r} takes "
-                f"{len(biggest[1]):,}: name fewer runs."
+                f"{len(biggest[1]):,}: {self.remedy}."
             )
         return page
 
@@ -226,8 +232,9 @@ def _gallery_row(row: Sequence[Neighbor]) -> str:
     return f'<div class="row">{"".join(figures)}</div>'
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data_uri(image: bytes) -> str:
+    kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _json(value: Any) -> str:
@@ -241,6 +248,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _runtime() -> str:
+    import altair as alt
     import vl_convert
 
     version = "v" + ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
