@@ -42,6 +42,19 @@ def test_two_processes_train_together(together):
     assert record.history[0]["cosine"] > 0
 
 
+def test_two_processes_train_in_phases(tmp_path):
+    """FitNet's hint comes first, alone, and its task afterwards: what waits has no gradient in either process."""
+    recipe = changed(TWO, train={"epochs": 2})
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    supervised = changed(recipe, train={"devices": 1, "epochs": 1})
+    training.fit(dataclasses.replace(supervised, method=options("supervised")), teacher, quiet=True)
+    phased = options("fitnet", teacher=str(teacher), hint_share=0.5)
+    record = training.fit(dataclasses.replace(recipe, method=phased), run, quiet=True)
+    hint, task = record.history
+    assert hint["hint"] > 0 == hint["task"]
+    assert task["task"] > 0 == task["hint"]
+
+
 def written(recipe: Recipe, folder: Path) -> str:
     file = folder / "recipe.yaml"
     file.write_text(to_yaml(recipe))

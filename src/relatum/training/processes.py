@@ -23,7 +23,10 @@ from lightning_fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from lightning_fabric.strategies import DDPStrategy
+from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.nn.parallel import DistributedDataParallel
 
 from relatum.recipes.recipe import Recipe
 from relatum.training.hardware import precision_of
@@ -82,6 +85,15 @@ def _environment() -> ClusterEnvironment:
     return LightningEnvironment()
 
 
+class PhasesInParallel(DDPStrategy):
+    """DistributedDataParallel for a `Learner`; where its method trains in phases, some parameters have no gradient."""
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        # Not for all methods: to find them it walks through the graph in each step.
+        self._ddp_kwargs["find_unused_parameters"] = cast(Any, module).method.trains_in_phases
+        return super().setup_module(module)
+
+
 def _fabric(recipe: Recipe) -> Fabric:
     train, environment = recipe.train, _environment()
     if train.accelerator == "cuda" and not torch.cuda.is_available():
@@ -90,7 +102,7 @@ def _fabric(recipe: Recipe) -> Fabric:
             "the driver and that torch was installed with CUDA."
         )
     processes = train.devices * train.nodes
-    strategy = "ddp"
+    strategy: Any = PhasesInParallel()
     if environment.creates_processes_externally:
         if environment.world_size() != processes:
             raise ValueError(
@@ -104,7 +116,7 @@ def _fabric(recipe: Recipe) -> Fabric:
             f"machine by torchrun --nnodes {train.nodes} --nproc-per-node {train.devices} ..., or by srun."
         )
     else:
-        strategy = "auto" if train.devices == 1 else "ddp_spawn"
+        strategy = "auto" if train.devices == 1 else PhasesInParallel(start_method="spawn")
     return Fabric(
         accelerator=train.accelerator,
         devices=train.devices,
