@@ -1,6 +1,7 @@
 """Imports only point down, and the heavy libraries have one door each. The test is tested: planted violations fail."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,25 @@ def test_planted_violations_are_found(room, planted):
 def test_every_room_has_a_floor():
     rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
     assert rooms == set().union(*FLOORS)
+
+
+def named(text: str) -> set[str]:
+    """The files that the section "Every file" of ARCHITECTURE.md has lines for."""
+    section = text.partition("## Every file")[2].partition("\n## ")[0]
+    heads = re.findall(r"^- (.*?): ", section, re.MULTILINE)
+    return {file for head in heads for file in re.findall(r"`([^`]+)`", head)}
+
+
+def there() -> set[str]:
+    """The files of the package, but for an `__init__.py` without content, and for what Python leaves there."""
+    files = (path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {str(path.relative_to(PACKAGE)) for path in files if path.name != "__init__.py" or path.read_text().strip()}
+
+
+def test_every_file_is_named_and_every_named_file_exists():
+    """A planted line, a file without one and a line without a file, are found."""
+    text = (PACKAGE.parent.parent / "ARCHITECTURE.md").read_text()
+    assert named(text) == there()
+    line = "- `core/types.py`: "
+    assert there() - named(text.replace(line, "- ")) == {"core/types.py"}
+    assert named(text.replace(line, f"- `core/gone.py`: gone.\n{line}")) - there() == {"core/gone.py"}
