@@ -125,7 +125,7 @@ def test_two_machines_train_as_one_with_two_processes(together, tmp_path, starte
         torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *group, str(free_port())]
         script = tmp_path / "start.py"
         script.write_text("from relatum.cli import main\nmain()\n")
-        commands = [[*torchrun, "--node-rank", str(rank), str(script), *train] for rank in range(2)]
+        commands = [[*torchrun, "--node-rank", str(rank), "--", str(script), *train] for rank in range(2)]
         environments: list[dict[str, str]] = [{}, {}]
     else:  # what srun tells its tasks
         shared = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2"}

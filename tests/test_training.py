@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -143,10 +142,6 @@ def test_a_run_folder_is_never_overwritten(whole):
     with pytest.raises(FileExistsError, match=r"never overwritten.*--resume"):
         training.fit(TINY, whole)
     assert (whole / "record.json").read_bytes() == before
-
-
-def copy_of(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "copy")
 
 
 def test_a_non_finite_loss_stops_with_term_step_and_checkpoint(tmp_path, monkeypatch):

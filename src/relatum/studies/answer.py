@@ -312,22 +312,7 @@ def everything(evidence: Evidence) -> Table:
                 *("" if math.isnan(x) else f"{x:.0f}" for x in own),
             ]
         )
-    headings = [
-        "row",
-        "column",
-        "metric",
-        "n",
-        "mean",
-        "sd",
-        "baseline",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "verdict",
-        "published",
-    ]
-    return Table([*headings, "seconds", "image_passes", "parameters", "memory_mib"], rows)
+    return Table(CSV_COLUMNS, rows)
 
 
 def protocol(plan: Plan) -> list[str]:

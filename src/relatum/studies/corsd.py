@@ -3,6 +3,8 @@
 The paper says: batches of 129 images (255 on ImageNet), each image once an epoch, alpha = beta = sigma = 0.01,
 gamma_p = 0.2, gamma_n = 0.05, lambda = 0.8. It does not say the schedule (here that of the released code: 100 epochs,
 one cycle to 0.1), which TF-KD it has, its peer of DML (here the same network), nor how its teacher was trained.
+
+More than 400 lines, because a third of them are the printed tables, which stand beside the arms that they are for.
 """
 
 from collections.abc import Mapping

@@ -113,7 +113,8 @@ def _fabric(recipe: Recipe) -> Fabric:
     elif train.nodes > 1:
         raise ValueError(
             f"train.nodes is {train.nodes}, and one command starts the processes of one machine only: run it on each "
-            f"machine by torchrun --nnodes {train.nodes} --nproc-per-node {train.devices} ..., or by srun."
+            f"machine by torchrun --nnodes {train.nodes} --nproc-per-node {train.devices} ... --no-python -- relatum "
+            "train ... (without the two dashes torchrun takes --run for its own), or by srun."
         )
     else:
         strategy = "auto" if train.devices == 1 else PhasesInParallel(start_method="spawn")

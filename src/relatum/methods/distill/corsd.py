@@ -180,7 +180,6 @@ class CORSD(Classifying, pairing="triples"):
     ) -> None:
         super().__init__(backbone)
         require_stages(backbone)
-        depths = len(backbone.stage_channels)
         if width is not None and width < 2:
             raise ValueError(f"width is {width}; expected at least 2 (one feature an image), or none for no cap.")
         if relation is not None and statistics == "separate":
@@ -201,8 +200,22 @@ class CORSD(Classifying, pairing="triples"):
         self.norm, self.divergence, self.detach_teacher = norm, divergence, detach_teacher
         self.calibration_input, self.calibration_loss = calibration_input, calibration_loss
         self.checkpoint = checkpoint
+        self._build(
+            relation, deepest_layers, width, 2 if statistics == "separate" else 1, shared_classifier, activation
+        )
 
-        groups = 2 if statistics == "separate" else 1
+    def _build(
+        self,
+        relation: Relation | None,
+        deepest_layers: int,
+        width: int | None,
+        groups: int,
+        shared_classifier: bool,
+        activation: Activation,
+    ) -> None:
+        """The networks on pairs and the classifiers at each depth, as far as a weight that is not 0 wants them."""
+        backbone = self.backbone
+        depths = len(backbone.stage_channels)
         full_width = 2 * backbone.stage_channels[-1]
         width = full_width if width is None else min(width, full_width)
         hidden_width = max(1, width >> (depths - 1))
@@ -218,16 +231,16 @@ class CORSD(Classifying, pairing="triples"):
             return Comparison(in_width, hidden_width, relation)
 
         projections: list[PairProjection | ImageProjection] = []
-        if alpha or beta or self.gammas:
+        if self.alpha or self.beta or self.gammas:
             layers = [*reversed(range(1, depths)), deepest_layers]
             projections += [project(c, n) for c, n in zip(backbone.stage_channels, layers)]
         self.projections = nn.ModuleList(projections)
 
         interactions: list[Interaction | Comparison] = []
-        if alpha or beta:
+        if self.alpha or self.beta:
             hidden = [hidden_width] * (depths - 1) + [2 * hidden_width]
             interactions += [interact(p.out_width, h) for p, h in zip(projections, hidden)]
-            if not alpha and detach_teacher:
+            if not self.alpha and self.detach_teacher:
                 interactions[-1].requires_grad_(False)
         self.interactions = nn.ModuleList(interactions)
 
@@ -235,11 +248,11 @@ class CORSD(Classifying, pairing="triples"):
         self.classifiers = nn.ModuleDict()
         for name in dict.fromkeys(self.classifier_names.values()):
             classifiers = [nn.Linear(p.out_width, backbone.num_classes) for p in projections]
-            if lam == 1 and detach_teacher:
+            if self.lam == 1 and self.detach_teacher:
                 classifiers[-1].requires_grad_(False)
             self.classifiers[name] = nn.ModuleList(classifiers)
 
-        self.calibrator = interact(2 * backbone.num_classes, hidden_width) if sigma else None
+        self.calibrator = interact(2 * backbone.num_classes, hidden_width) if self.sigma else None
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         # Nothing is gathered: no triple is compared with another, and ranks have equally many.
