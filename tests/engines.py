@@ -1,5 +1,6 @@
 """A study of a short real training, for the tests of engines that lose it on the way."""
 
+import json
 from pathlib import Path
 
 from relatum.studies.catalog import grid_of
@@ -29,20 +30,22 @@ def execute(made: Plan, engine, said: list[str], retries: int = 2) -> Outcome:
         engine,
         done=made.done,
         usable=made.usable,
-        argv=lambda cell: command(cell) if cell.folder.exists() else command(cell)[:-1],
+        argv=command,
         retries=retries,
         say=said.append,
     )
     return executor.run()
 
 
-def bits(made: Plan) -> dict[str, tuple[bytes, dict[str, float]]]:
-    """What each run ended with: its encoder's bytes, and what was measured."""
+def bits(made: Plan) -> dict[str, tuple[bytes, dict[str, object], dict[str, float]]]:
+    """What each run ended with: its encoder's weights and header (whose entries come in any order), and its metrics."""
     found = {}
     for cell in made.cells:
         record = made.record(cell)
         assert record is not None
-        found[cell.row] = ((cell.folder / "encoder.safetensors").read_bytes(), record.metrics)
+        data = (cell.folder / "encoder.safetensors").read_bytes()
+        header = 8 + int.from_bytes(data[:8], "little")
+        found[cell.row] = (data[header:], json.loads(data[8:header]), record.metrics)
     return found
 
 

@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from relatum import cli
 from relatum.cli import errors
 from relatum.cli.train import resuming
+from relatum.core.statuses import HELD, LOST, REFUSED, ProcessLostError
 from relatum.recipes import index
 from relatum.training import loop
+from relatum.training.lease import LeaseError
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -60,9 +62,17 @@ def test_a_failing_rank_is_its_last_line(capsys):
 def test_a_killed_rank_says_how_to_go_on(capsys):
     killed = ProcessExitedException("process 0 terminated with signal SIGKILL", 0, 99, -9, "SIGKILL")
     code, said = answer(capsys, killed)
-    assert code == 2
+    assert code == LOST
     assert "process 0 terminated with signal SIGKILL" in said
     assert "no memory left. Add --resume" in said
+
+
+def test_what_was_lost_or_is_held_has_a_status_of_its_own(capsys):
+    """By it a study knows what to start again, and what to wait for."""
+    assert answer(capsys, ProcessLostError("process 2 of 2 was ended by SIGKILL"))[0] == LOST == 71
+    assert answer(capsys, RuntimeError("[1] gloo/transport/tcp/pair.cc: Connection closed by peer [::1]:7"))[0] == LOST
+    assert answer(capsys, LeaseError("process 7 on here is training in this folder"))[0] == HELD == 75
+    assert answer(capsys, RuntimeError("anything else"))[0] == REFUSED == 2
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_a_killed_rank_says_how_to_go_on(capsys):
 )
 def test_each_error_is_one_line_with_its_remedy(capsys, error, expected):
     code, said = answer(capsys, error)
-    assert code == 2
+    assert code == (LOST if "killed by signal" in str(error) else REFUSED)
     assert expected in said
     assert "Traceback" not in said
     assert len(said.splitlines()) == 2
@@ -181,7 +191,7 @@ def test_help_after_every_verb(verb, flag, monkeypatch, capsys):
 def test_texts_are_utf_8_wherever_they_are_written(tmp_path):
     """In a locale without the plus-minus sign the table is whole, in the file and (but for the sign) on the screen."""
     latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    words = ["table", str(ROOT / "results" / "small-cifar10")]
+    words = ["table", str(ROOT / "results" / "earlier" / "cifar10")]
     done = run(*words, "--out", str(tmp_path / "table.md"), **latin)
     assert (done.returncode, done.stderr) == (0, b"")
     assert "40.21 ± 0.21" in (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -192,7 +202,7 @@ def test_texts_are_utf_8_wherever_they_are_written(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    done = run("table", str(ROOT / "results" / "small-cifar10"), "--out", str(tmp_path / "no" / "table.md"))
+    done = run("table", str(ROOT / "results" / "earlier" / "cifar10"), "--out", str(tmp_path / "no" / "table.md"))
     assert done.returncode == 2
     assert b"table.md cannot be written: No such file or directory. Choose another --out." in done.stderr
 

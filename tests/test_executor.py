@@ -92,6 +92,25 @@ def test_a_teacher_is_not_trained_for_students_that_are_done(tmp_path):
     assert lacking([teacher, student], done, done) == []
 
 
+def test_a_run_that_lost_one_of_its_processes_is_started_again(tmp_path):
+    """Its command ended by itself, with the status that says so; the next attempt comes through."""
+    lost = (
+        DONE + "m = p / 'mark'; (p / 'record.json').write_text('{}') if m.exists() else m.touch() or "
+        "print('process 2 of 2 was ended by SIGKILL') or sys.exit(71)"
+    )
+    outcome, said = execute([cell(tmp_path)], {"a": lost}, retries=1)
+    assert len(outcome.done) == 1
+    assert "again  a--c seed 0: exit status 71; process 2 of 2 was ended by SIGKILL" in said[0]
+
+
+def test_a_lease_that_a_killed_run_left_does_not_make_a_refusal_wait(tmp_path):
+    held = cell(tmp_path)
+    held.folder.mkdir(parents=True)
+    (held.folder / "lease").write_text("pid=1")
+    outcome, _ = execute([held], {"a": "import sys; print('another recipe'); sys.exit(2)"})
+    assert outcome.failed == {held: "exit status 2\nanother recipe"}
+
+
 @pytest.mark.parametrize(("retries", "starts"), [(0, 1), (2, 3)])
 def test_a_run_that_is_killed_is_started_again_so_often(tmp_path, retries, starts):
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -123,14 +142,13 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("relatum.studies.executor.BUSY", 0.2)
     held = cell(tmp_path)
     held.folder.mkdir(parents=True)
-    (held.folder / "lease").write_text("pid=1")
 
     def zombie() -> None:
         time.sleep(1.0)
         (held.folder / "record.json").write_text("the zombie's")
 
     threading.Thread(target=zombie).start()
-    refused = "import sys; print('process 1 on here is training in this folder'); sys.exit(2)"
+    refused = "import sys; print('process 1 on here is training in this folder'); sys.exit(75)"
     outcome, said = execute([held], {"a": refused}, retries=0)
     assert outcome.done == [held]
     assert all("busy   a--c seed 0: process 1 on here is training" in line for line in said[:-1])

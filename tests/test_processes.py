@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from relatum.core.statuses import LOST
 from relatum.recipes.recipe import Recipe, options, to_yaml
 from relatum.reports.records import read_record
 from relatum.training import checkpoints, processes
@@ -86,6 +87,23 @@ def test_no_process_outlives_its_parent(tmp_path, number):
     state = checkpoints.last_good(run)
     assert state is not None
     assert state["epoch"] >= 1
+
+
+def test_a_run_whose_other_process_is_killed_ends_with_a_status_of_its_own(tmp_path):
+    """Status 71: a study goes on with such a run, and does not with one that was refused."""
+    run = tmp_path / "run"
+    command = [*COMMAND, written(changed(TWO, train={"epochs": 10_000}), tmp_path), "--run", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as parent:
+        deadline = time.monotonic() + 100
+        while not checkpoints.found(run):
+            assert parent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        ranks = [p for p in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        assert len(ranks) == 2
+        ranks[1].kill()
+        said = parent.communicate(timeout=60)[1]
+    assert parent.returncode == LOST, said
 
 
 def test_an_error_in_a_child_is_raised_as_itself(tmp_path):

@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from relatum.core.statuses import LOST, REFUSED
+
 TRACEBACK = "RELATUM_TRACEBACK"  # the environment variable that asks for the place of an error
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 INTERRUPTED = 130  # likewise for SIGINT
@@ -34,14 +36,30 @@ def explained(work: Callable[[], None]) -> int:
         text, known = _text(error)
         blame = "" if known else f"\nThis is a fault of Relatum's: please report it with what {TRACEBACK}=1 shows."
         print(f"relatum: {text}{blame}\n({TRACEBACK}=1 shows where)", file=sys.stderr)
-        return 2 if known else 1
+        return _status(error) if known else 1
+
+
+def _status(error: Exception) -> int:
+    """Whether the same command can go better: a process that was lost, or a folder that is held, may be so no more."""
+    message, kind = str(error), type(error).__name__
+    if _worker_was_killed(message) or kind == "ProcessExitedException" or _PEER_LOST.search(message):
+        return LOST
+    return int(getattr(error, "exit_status", REFUSED))
+
+
+_PEER_LOST = re.compile(r"Connection (closed|reset) by peer")
+"""What the others say of a process that was killed while they waited for it: gloo's words, and NCCL's."""
+
+
+def _worker_was_killed(message: str) -> bool:
+    return "DataLoader worker" in message and "killed by signal" in message
 
 
 def _text(error: Exception) -> tuple[str, bool]:
     """What to say of an error, and whether it is one that a user can do something about."""
     message = str(error).strip()
     kind = type(error).__name__
-    if ("DataLoader worker" in message and "killed by signal" in message) or "unable to open shared memory" in message:
+    if _worker_was_killed(message) or "unable to open shared memory" in message:
         return (
             f"a process that decodes images was killed ({message.splitlines()[0]}): mostly the shared memory of the "
             "machine is too small. Decode in the training process with --data.workers 0, or give it more memory.",

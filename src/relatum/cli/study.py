@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from relatum.reports.tables import Format
     from relatum.studies.executor import Outcome
-    from relatum.studies.plan import Cell, Plan
+    from relatum.studies.plan import Plan
 
 USAGE = "[NAME] [--scale cpu] [--over FIELD=V,V] [--seeds 0-5] [--jobs N] [--dry-run]"
 
@@ -135,16 +135,12 @@ def _run(found: "Plan", chosen: argparse.Namespace) -> "Outcome | None":
         return None
     started = engine(chosen.engine, jobs=chosen.jobs, folder=chosen.runs / ".engine", options=options)
 
-    def argv(cell: "Cell") -> list[str]:
-        words = command(found.resolved(cell))
-        return words if cell.folder.exists() else words[:-1]  # `--resume` does not yet start a run
-
     executor = Executor(
         found.cells,
         started,
         done=found.done,
         usable=found.usable,
-        argv=argv,
+        argv=lambda cell: command(found.resolved(cell)),
         retries=chosen.retries,
         expected=measured_seconds(found),
         say=lambda line: print(line, file=sys.stderr, flush=True),

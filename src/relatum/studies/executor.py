@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relatum.core.statuses import HELD, REFUSED
 from relatum.studies.engines import Ended, Engine, Job
 from relatum.studies.engines.payload import free_space, last_lines
 from relatum.studies.plan import Cell
 
-REFUSED = 2  # the exit status of a command that was refused: the same command would be refused again
-LEASE = "lease"  # the file in a run folder that a living process holds
 LEAST_SPACE = 200 * 2**20  # bytes: below, nothing new is started
 BUSY = 5.0  # seconds until a run whose folder another process holds is tried again
 TICK = 2.0  # seconds between two looks at the run folders
@@ -142,7 +141,7 @@ class Executor:
         if ended.code == 0:
             self._fail(cell, f"the command ended well and left no record.json in {cell.folder}\n{last}")
             return
-        if ended.code == REFUSED and (cell.folder / LEASE).exists():
+        if ended.code == HELD:
             # A process that an engine lost, and that lives on: it may end the run, and nobody else may write there.
             self.say(f"{self._count()} busy   {cell.name}: {last.splitlines()[-1]}")
             self.busy_until[cell] = time.monotonic() + BUSY

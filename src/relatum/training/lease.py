@@ -5,12 +5,16 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
+from relatum.core.statuses import HELD
+
 FILE = "lease"
 SECONDS = 15.0  # without a heartbeat after which a holder on another machine counts as dead
 
 
 class LeaseError(RuntimeError):
     """Another process writes into the run folder."""
+
+    exit_status = HELD
 
 
 class Lease:

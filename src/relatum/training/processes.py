@@ -28,6 +28,7 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
+from relatum.core.statuses import ProcessLostError
 from relatum.recipes.recipe import Recipe
 from relatum.training.hardware import precision_of
 
@@ -56,7 +57,7 @@ def launch(recipe: Recipe, work: Callable[..., None], *args: Any) -> None:
 
     Raises:
         ValueError: for a GPU that is not there, or a number of processes that is not the recipe's.
-        RuntimeError: when a process that was started here was killed. What it raised itself is raised here.
+        ProcessLostError: when a process that was started here was killed. What it raised itself is raised here.
     """
     fabric = _fabric(recipe)
     if recipe.train.devices == 1 or started_from_outside():
@@ -69,7 +70,7 @@ def launch(recipe: Recipe, work: Callable[..., None], *args: Any) -> None:
             raise _carried(Path(folder), raised) from None
         except ProcessExitedException as exited:
             how = exited.signal_name or f"exit code {exited.exit_code}"
-            raise RuntimeError(
+            raise ProcessLostError(
                 f"process {exited.error_index + 1} of {recipe.train.devices} was ended by {how}, and the others with "
                 "it (SIGKILL is often a lack of memory). Go on with --resume."
             ) from None

@@ -7,6 +7,7 @@ cluster's machines see the same run folders, and have the same Python.
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from relatum.studies.engines import Ended, Engine, Job
 from relatum.studies.engines.payload import call
 
 OPTIONS = {"address": "auto", "cpus": "1", "gpus": "0"}
+PATIENCE = 5.0  # seconds in which a cluster that is there answers
 
 
 class Ray(Engine):
@@ -36,8 +38,9 @@ class Ray(Engine):
         self.ray, self.slots = ray, jobs
         try:
             if not ray.is_initialized():
+                _knock(options["address"])
                 ray.init(address=options["address"], log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeError(
                 f"no Ray cluster answers at {options['address']} ({str(error).splitlines()[0]}); start one with `ray "
                 "start --head`, and name it with --option address=HOST:PORT."
@@ -72,6 +75,18 @@ class Ray(Engine):
     def close(self) -> None:
         for task in self._running:
             self.ray.cancel(task)  # an interrupt, which the worker hands on to the command
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray's own core ends the whole process there, after half a minute.
+
+    Raises:
+        OSError: nobody listens.
+        ValueError: it has no port that is a number.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), PATIENCE).close()
 
 
 def start(jobs: int, folder: Path, options: dict[str, str]) -> Ray:
