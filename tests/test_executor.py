@@ -1,10 +1,14 @@
 """The executor on the local engine: what is run, in what order, what is repeated, and what a failure stops."""
 
+import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,6 +158,89 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path, monkeypatch):
     assert all("busy   a--c seed 0: process 1 on here is training" in line for line in said[:-1])
     assert len(said) > 2
     assert (held.folder / "record.json").read_text() == "the zombie's"
+
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+{elsewhere}
+from relatum.cli.errors import explained
+from relatum.training import lease
+lease.SECONDS = {seconds}
+
+def work():
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    held = lease.Lease(folder)
+    token = held.take()
+    if (folder / "record.json").exists():
+        return held.release()  # by whoever held it before
+    for _ in range({writes}):
+        time.sleep(0.1)
+        lease.refuse_if_lost(folder, token)
+        with (folder / "written").open("a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+    (folder / "record.json").write_text(str(os.getpid()))
+    held.release()
+
+sys.exit(explained(work))
+"""
+"""Writes twenty times into a folder, by the rules of a run: with the lease, and never without."""
+
+
+def writers(folder: Path) -> list[str]:
+    """Who has written, in order, each as often as without a break."""
+    return [pid for pid, _ in itertools.groupby((folder / "written").read_text().split())]
+
+
+@contextmanager
+def zombie(folder: Path, elsewhere: str = "", seconds: float = 15.0) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that writes in a run folder, and that no engine knows any more."""
+    program = WRITER.format(elsewhere=elsewhere, seconds=seconds, writes=20)
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], stderr=subprocess.DEVNULL) as process:
+        while not (folder / "written").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+        process.kill()
+
+
+def test_a_zombie_that_lives_is_waited_for_and_its_successor_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("relatum.studies.executor.BUSY", 0.2)
+    held = cell(tmp_path)
+    with zombie(held.folder) as before:
+        successor = WRITER.format(elsewhere="", seconds=15.0, writes=20)
+        outcome, said = execute([held], {"a": successor}, retries=0)
+        assert before.wait(10) == 0
+    assert outcome.done == [held]
+    assert f"busy   a--c seed 0: relatum: process {before.pid} on " in said[0], said
+    assert writers(held.folder) == [str(before.pid)]
+    assert (held.folder / "record.json").read_text() == str(before.pid)
+
+
+def test_a_zombie_that_wakes_up_finds_its_successor_and_writes_no_more(tmp_path, monkeypatch):
+    """It slept on another machine for longer than a lease lasts. Its successor has the folder from then on."""
+    monkeypatch.setattr("relatum.studies.executor.BUSY", 0.2)
+    held = cell(tmp_path)
+    elsewhere = "import socket; socket.gethostname = lambda: 'elsewhere'"
+    successor = WRITER.format(elsewhere="", seconds=1.0, writes=20)
+    with zombie(held.folder, elsewhere, seconds=1.0) as before:
+        before.send_signal(signal.SIGSTOP)
+
+        def wake() -> None:
+            while len(writers(held.folder)) < 2:
+                time.sleep(0.02)
+            before.send_signal(signal.SIGCONT)
+
+        waker = threading.Thread(target=wake)
+        waker.start()
+        outcome, _ = execute([held], {"a": successor}, retries=0)
+        waker.join()
+        assert before.wait(10) == 75
+    assert outcome.done == [held]
+    first, second = writers(held.folder)
+    assert first == str(before.pid) != second
+    assert (held.folder / "record.json").read_text() == second
 
 
 def test_nothing_is_started_on_a_full_disk(tmp_path, monkeypatch):

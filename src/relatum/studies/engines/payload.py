@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_NOT_SAID = ("+ ", "(RELATUM_TRACEBACK=")  # the command, and the hint behind an error: neither says what went wrong
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -77,7 +78,7 @@ def last_lines(log: Path, lines: int = 5) -> str:
     with log.open("rb") as printed:
         printed.seek(max(0, log.stat().st_size - 4000))
         text = printed.read().decode(errors="replace")
-    kept = [line for line in text.splitlines() if line.strip() and not line.startswith("+ ")][-lines:]
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(_NOT_SAID)][-lines:]
     return "\n".join(kept) or "(it printed nothing)"
 
 
