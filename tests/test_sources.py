@@ -133,28 +133,50 @@ def test_cifar10_is_the_same_in_each_layout(layout, tmp_path, caplog):
     assert "10 of 50,000 training images found" in caplog.text
 
 
-def test_cifar100_binary_uses_the_fine_label(tmp_path):
-    for name, seed in (("train.bin", 0), ("test.bin", 1)):
-        data, labels = batch(seed, 3)
-        both = np.array([[7, label + 90] for label in labels], np.uint8)
-        write(tmp_path / "cifar-100-binary" / name, np.concatenate([both, data], 1).tobytes())
-    write(tmp_path / "cifar-100-binary" / "fine_label_names.txt", "\n".join(f"f{i}" for i in range(100)))
-    source = load("cifar100", root=tmp_path)
-    assert source.train.labels.tolist() == [90, 91, 92]
-    assert torch.equal(source.test.images.flatten(1), torch.from_numpy(batch(1, 3)[0]))
-    assert source.mean == (0.5071, 0.4865, 0.4409)
-    assert len(source.classes) == 100
+def cifar100(root: Path, layout: str) -> None:
+    """Three images of each part in a layout of CIFAR-100: fine labels 90 to 92, coarse ones 17, 3, 17."""
+    coarse, fine = [17, 3, 17], [90, 91, 92]
+    names = {"fine_label_names": [f"f{i}" for i in range(100)], "coarse_label_names": [f"c{i}" for i in range(20)]}
+    for part, seed in (("train", 0), ("test", 1)):
+        data, _ = batch(seed, 3)
+        if layout == "python":
+            content = {"data": data, "fine_labels": fine, "coarse_labels": coarse}
+            write(root / "cifar-100-python" / part, pickle.dumps(content, 4))
+        elif layout == "binary":
+            rows = np.concatenate([np.array([coarse, fine], np.uint8).T, data], 1)
+            write(root / "cifar-100-binary" / f"{part}.bin", rows.tobytes())
+        else:
+            images = [{"bytes": png(d.reshape(3, 32, 32).transpose(1, 2, 0)), "path": None} for d in data]
+            table = pa.table({"image": images, "label": fine, "coarse_label": coarse})
+            features = {"label": {"names": names["fine_label_names"]}}
+            features["coarse_label"] = {"names": names["coarse_label_names"]}
+            noted = {"huggingface": json.dumps({"info": {"features": features}})}
+            (root / "cifar100").mkdir(exist_ok=True)
+            pq.write_table(table.replace_schema_metadata(noted), root / "cifar100" / f"{part}.parquet")
+    if layout == "python":
+        write(root / "cifar-100-python" / "meta", pickle.dumps(names))
+    elif layout == "binary":
+        for name, classes in names.items():
+            write(root / "cifar-100-binary" / f"{name}.txt", "\n".join(classes))
 
 
-def test_cifar100_python_uses_the_fine_label(tmp_path):
-    folder = tmp_path / "cifar-100-python"
-    for name, seed in (("train", 0), ("test", 1)):
-        data, labels = batch(seed, 3)
-        write(folder / name, pickle.dumps({"data": data, "fine_labels": labels, "coarse_labels": [1] * 3}, 4))
-    write(folder / "meta", pickle.dumps({"fine_label_names": [f"f{i}" for i in range(100)]}))
-    source = load("cifar100", root=tmp_path)
-    assert source.train.labels.tolist() == [0, 1, 2]
-    assert source.classes[99] == "f99"
+@pytest.mark.parametrize("layout", ["python", "binary", "parquet"])
+def test_cifar100_has_fine_and_coarse_labels_of_the_same_images(layout, tmp_path):
+    cifar100(tmp_path, layout)
+    fine, coarse = load("cifar100", root=tmp_path), load("cifar100-coarse", root=tmp_path)
+    assert fine.train.labels.tolist() == fine.test.labels.tolist() == [90, 91, 92]
+    assert coarse.train.labels.tolist() == coarse.test.labels.tolist() == [17, 3, 17]
+    assert (fine.classes[99], coarse.classes[19], len(fine.classes), len(coarse.classes)) == ("f99", "c19", 100, 20)
+    for source in (fine, coarse):
+        assert torch.equal(source.test.images.flatten(1), torch.from_numpy(batch(1, 3)[0]))
+        assert (source.mean, source.std) == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+def test_parquet_without_coarse_labels_is_refused(tmp_path):
+    cifar10_parquet(tmp_path)
+    (tmp_path / "cifar10").rename(tmp_path / "cifar100")
+    with pytest.raises(ValueError, match=r"has the columns image, label, and none is called coarse_label"):
+        load("cifar100-coarse", root=tmp_path)
 
 
 class Bomb:

@@ -36,6 +36,8 @@ class NamedSet:
             to four digits. None: they are computed from the images.
         archive: what is downloaded where no layout is found; None where it is not free to download.
         parquet: whether it is also found as Parquet shards.
+        folder: whose folder below the root it is in; its own name where empty.
+        label: the column of Parquet shards that holds the class; the usual ones where empty.
     """
 
     about: str
@@ -46,6 +48,8 @@ class NamedSet:
     statistics: Statistics | None = None
     archive: Archive | None = None
     parquet: bool = True
+    folder: str = ""
+    label: str = ""
 
 
 _CUB = Archive(
@@ -53,6 +57,13 @@ _CUB = Archive(
     "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
     "97eceeb196236b17998738112f37df78",
 )
+
+_CIFAR100 = Archive(
+    "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    "eb9058c3a382ffc7106e4002c42a8d85",
+)
+_CIFAR100_STATISTICS: Statistics = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 CATALOG: dict[str, NamedSet] = {
     "digits": NamedSet(
@@ -81,12 +92,19 @@ CATALOG: dict[str, NamedSet] = {
         train=50_000,
         test=10_000,
         layouts=(("cifar-100-python", "cifar100_python"), ("cifar-100-binary", "cifar100_binary")),
-        statistics=((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-        archive=Archive(
-            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-            "eb9058c3a382ffc7106e4002c42a8d85",
-        ),
+        statistics=_CIFAR100_STATISTICS,
+        archive=_CIFAR100,
+    ),
+    "cifar100-coarse": NamedSet(
+        about="the photographs of cifar100, with the 20 coarse labels",
+        classes=20,
+        train=50_000,
+        test=10_000,
+        layouts=(("cifar-100-python", "cifar100_python_coarse"), ("cifar-100-binary", "cifar100_binary_coarse")),
+        statistics=_CIFAR100_STATISTICS,
+        archive=_CIFAR100,
+        folder="cifar100",
+        label="coarse_label",
     ),
     "tiny-imagenet": NamedSet(
         about="64 x 64 photographs of 200 classes of ImageNet",

@@ -29,15 +29,15 @@ def cifar_python(labels: str, names: str, train: Sequence[str], test: str, meta:
     return Listing(read(train), read([test]), tuple(_unpickle(_existing(folder / meta))[names]))
 
 
-def cifar_binary(skip: int, train: Sequence[str], test: str, names: str, folder: Path) -> Listing:
-    """CIFAR's official layout "binary version": rows of `skip` bytes, the label, and 3072 pixels."""
+def cifar_binary(label: int, labels: int, train: Sequence[str], test: str, names: str, folder: Path) -> Listing:
+    """CIFAR's official layout "binary version": rows of so many labels, of which `label` counts, and 3072 pixels."""
 
     def read(files: Sequence[str]) -> ResidentImages:
         rows = np.concatenate([np.fromfile(_existing(folder / file), np.uint8) for file in files])
-        if rows.size % (skip + 3073):
-            raise ValueError(f"{folder}: {rows.size:,} bytes are not rows of {skip + 3073}; download it again")
-        table = torch.from_numpy(rows).view(-1, skip + 3073)
-        return ResidentImages(table[:, skip + 1 :].reshape(-1, 3, 32, 32), table[:, skip].long())
+        if rows.size % (labels + 3072):
+            raise ValueError(f"{folder}: {rows.size:,} bytes are not rows of {labels + 3072}; download it again")
+        table = torch.from_numpy(rows).view(-1, labels + 3072)
+        return ResidentImages(table[:, labels:].reshape(-1, 3, 32, 32), table[:, label].long())
 
     return Listing(read(train), read([test]), tuple(_existing(folder / names).read_text().split()))
 
@@ -184,10 +184,12 @@ READERS: dict[str, Callable[[Path], Listing]] = {
         cifar_python, "labels", "label_names", [f"data_batch_{i}" for i in range(1, 6)], "test_batch", "batches.meta"
     ),
     "cifar10_binary": partial(
-        cifar_binary, 0, [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt"
+        cifar_binary, 0, 1, [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt"
     ),
     "cifar100_python": partial(cifar_python, "fine_labels", "fine_label_names", ["train"], "test", "meta"),
-    "cifar100_binary": partial(cifar_binary, 1, ["train.bin"], "test.bin", "fine_label_names.txt"),
+    "cifar100_binary": partial(cifar_binary, 1, 2, ["train.bin"], "test.bin", "fine_label_names.txt"),
+    "cifar100_python_coarse": partial(cifar_python, "coarse_labels", "coarse_label_names", ["train"], "test", "meta"),
+    "cifar100_binary_coarse": partial(cifar_binary, 0, 2, ["train.bin"], "test.bin", "coarse_label_names.txt"),
     "tiny_imagenet": tiny_imagenet,
     "cub": partial(cub, False),
     "cub_boxes": partial(cub, True),

@@ -105,8 +105,12 @@ def at_random_access(images: Images) -> Images:
     return images
 
 
-def parquet(files: Sequence[Path]) -> Listing:
+def parquet(files: Sequence[Path], label: str = "") -> Listing:
     """Parquet shards; which part each belongs to is the start of its name.
+
+    Args:
+        files: the shards.
+        label: the column of the class; the first of `LABEL_COLUMNS` that is there, if not given.
 
     Raises:
         FileNotFoundError: there is no training shard, or no row.
@@ -119,10 +123,10 @@ def parquet(files: Sequence[Path]) -> Listing:
     test_files = parts["test"] or parts["val"]
     if not parts["train"]:
         raise FileNotFoundError(f"no training shard train-*.parquet beside {test_files[0]}; add it")
-    train, classes = _shards(parts["train"])
+    train, classes = _shards(parts["train"], label)
     test = None
     if test_files:
-        test, test_classes = _shards(test_files)
+        test, test_classes = _shards(test_files, label)
         if classes != test_classes:
             raise ValueError(
                 f"{test_files[0]} names other classes than {parts['train'][0]} ({len(test_classes)} against "
@@ -131,7 +135,7 @@ def parquet(files: Sequence[Path]) -> Listing:
     return Listing(train, test, classes, "column of labels" if classes else "")
 
 
-def _shards(files: Sequence[Path]) -> tuple[StreamedImages, tuple[str, ...]]:
+def _shards(files: Sequence[Path], asked: str) -> tuple[StreamedImages, tuple[str, ...]]:
     total = re.search(r"-of-(\d{1,9})\b", files[0].name)
     if total and len(files) < int(total[1]):
         log.warning("%d of %d shards found: %s", len(files), int(total[1]), ", ".join(f.name for f in files))
@@ -147,7 +151,9 @@ def _shards(files: Sequence[Path]) -> tuple[StreamedImages, tuple[str, ...]]:
         raise ValueError(
             f"{files[0]} has the columns {', '.join(schema.names)}; expected image: {{bytes, path}}, and label"
         )
-    label = next((c for c in LABEL_COLUMNS if c in schema.names), None)
+    label = asked or next((c for c in LABEL_COLUMNS if c in schema.names), None)
+    if asked and asked not in schema.names:
+        raise ValueError(f"{files[0]} has the columns {', '.join(schema.names)}, and none is called {asked}.")
     for file, shard in zip(files, shards):
         _check_columns(file, shard.schema_arrow, image, label)
     counts = [shard.metadata.num_rows for shard in shards]

@@ -259,13 +259,14 @@ def _named(name: str, facts: NamedSet, root: Path) -> Listing:
 
 
 def _on_disk(name: str, facts: NamedSet, root: Path) -> Listing | None:
-    for base in (root / name, root):
+    own = root / (facts.folder or name)
+    for base in (own, root):
         for layout, reader in facts.layouts:
             if (base / layout).is_dir():
                 return READERS[reader](base / layout)
-    for shards in (sorted((root / name).rglob("*.parquet")), sorted(root.glob("*.parquet"))):
+    for shards in (sorted(own.rglob("*.parquet")), sorted(root.glob("*.parquet"))):
         if shards:
-            listing = parquet(shards)
+            listing = parquet(shards, facts.label)
             if len(listing.classes) != facts.classes:
                 raise ValueError(
                     f"{shards[0]} has {len(listing.classes)} classes, but {name} has {facts.classes}: name another "
