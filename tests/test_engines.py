@@ -1,5 +1,6 @@
 """Engines lose runs, and a study ends with the same bits all the same: local processes, Ray and Slurm, real ones."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engines import bits, execute, in_the_middle, study
@@ -92,7 +94,6 @@ RAY = {
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # Ray's own, about itself
 def test_ray_a_worker_that_is_lost_in_the_middle_of_a_run(tmp_path, undisturbed, monkeypatch):
-    psutil = pytest.importorskip("psutil")
     for name, value in RAY.items():
         monkeypatch.setenv(name, value)
     ray = pytest.importorskip("ray")
@@ -194,6 +195,12 @@ def test_slurm_a_job_that_is_lost_in_the_middle_of_a_run(tmp_path, undisturbed, 
     def act() -> None:
         job = running_job()
         subprocess.run([word.replace("JOB", job) for word in command], check=True)
+        if name == "past its time limit":  # which Slurm looks at twice a minute: meanwhile the run must not end
+            trains = str(victim.folder)
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if trains in process.cmdline():
+                        process.suspend()
 
     actor = when(lambda: in_the_middle(victim), act)
     said: list[str] = []

@@ -1,6 +1,8 @@
 """Studies: what a declaration plans, what it refuses, and the answer that its Records give."""
 
+import base64
 import dataclasses
+import functools
 import json
 import shlex
 import subprocess
@@ -14,7 +16,7 @@ from relatum.recipes.catalog import RECIPES
 from relatum.recipes.recipe import from_dict, to_dict
 from relatum.reports.records import Record, flat, write_record
 from relatum.studies import trees
-from relatum.studies.answer import Evidence, Place, answer, collect
+from relatum.studies.answer import Evidence, Place, answer, collect, guesser
 from relatum.studies.catalog import grid_of, studies
 from relatum.studies.executor import lacking
 from relatum.studies.plan import command, measured_seconds, plan
@@ -41,8 +43,11 @@ def small(**changes) -> Study:
 
 def tree_of(cell) -> dict:
     """The whole recipe that a cell trains, as nested plain types."""
-    tree = to_dict(RECIPES[cell.recipe]())
-    for name, value in cell.changes.items():
+    return merged(to_dict(RECIPES[cell.recipe]()), cell.changes)
+
+
+def merged(tree: dict, changes: dict) -> dict:
+    for name, value in changes.items():
         *rooms, leaf = name.split(".")
         inner = tree
         for room in rooms:
@@ -69,16 +74,29 @@ def put(cell, top1: float, **other) -> Record:
     return record
 
 
+@functools.cache
+def base(recipe: str) -> str:
+    return json.dumps(to_dict(RECIPES[recipe]()))
+
+
+@functools.cache
+def valid(recipe: str, changes: str) -> bool:
+    """Whether a recipe with these changes can be trained; each is built once."""
+    from_dict(merged(json.loads(base(recipe)), json.loads(changes)))
+    return True
+
+
 @pytest.mark.parametrize(("name", "scale"), EVERY)
 def test_every_study_plans_recipes_that_exist_and_are_valid(tmp_path, name, scale):
     made = plan(STUDIES[name].at(scale), tmp_path)
     assert len({cell.folder for cell in made.cells}) == len(made.cells)
-    seen = set()
+    before = set()
     for cell in made.cells:
-        assert all(need in made.cells[: made.cells.index(cell)] for need in cell.needs), "what is needed comes first"
-        if (cell.row, cell.column, cell.kind) not in seen:
-            seen.add((cell.row, cell.column, cell.kind))
-            from_dict(tree_of(cell))
+        assert before.issuperset(cell.needs), "what is needed comes first"
+        before.add(cell)
+        # Neither its seed nor the folder of its teacher says whether it is valid.
+        kept = {k: v for k, v in cell.changes.items() if k not in ("train.seed", "method.teacher")}
+        assert valid(cell.recipe, json.dumps(kept))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -353,6 +371,50 @@ def test_seconds_are_better_when_they_are_fewer(tmp_path):
     evidence = Evidence(made)
     assert evidence.verdict(evidence.differences[Place("smooth", "A", "top1")]) == "worse"
     assert evidence.best("A", "top1") is None
+
+
+def test_two_rows_are_compared_image_by_image_where_both_keep_the_images(tmp_path):
+    made = plan(small(columns={"A": {}}).at("cpu"), tmp_path, only=["plain", "smooth"], seeds=range(2))
+    assert "Image by image" not in answer(made)
+    right = {"plain": "1111100000", "smooth": "1111011110"}  # 1 image only the baseline's, 4 only the row's
+    for cell in made.cells:
+        bits = int(right[cell.row].ljust(16, "0"), 2).to_bytes(2, "big")
+        put(cell, 50.0, correct={"classifier": base64.b64encode(bits).decode()} if cell.seed else {})
+    text = answer(made)
+    assert "### Image by image" in text
+    assert "| smooth - plain | A top-1 | 1: 4 / 1 (p 0.38) |" in text  # 2 (1 + 5) / 32
+    assert [guesser(metric) for metric in ("top1", "knn_top1", "linear_top1")] == ["classifier", "knn", "linear"]
+
+
+def test_every_relation_is_a_row_of_the_study_of_relations():
+    from relatum.relations import RELATIONS
+
+    assert list(STUDIES["relations"].rows) == list(RELATIONS)
+    assert list(STUDIES["relations-corsd"].rows) == ["relation network", *RELATIONS]
+    assert "jaccard-softplus" in RELATIONS
+
+
+def test_fields_that_numbers_do_not_depend_on_are_set_in_every_run(tmp_path):
+    made = plan(small().at("cpu"), tmp_path, incidental={"data.root": "/data", "data.workers": 0})
+    assert {cell.changes["data.root"] for cell in made.cells} == {"/data"}
+    assert "--data.root /data" in " ".join(command(made.cells[0]))
+    put(plan(small().at("cpu"), tmp_path).cells[0], 50.0)
+    assert made.record(made.cells[0]).metrics == {"top1": 50.0}, "incidental fields may differ"
+    with pytest.raises(ValueError, match=r"--set optim.lr: a study says itself what it trains.*--over"):
+        plan(small().at("cpu"), tmp_path, incidental={"optim.lr": 1.0})
+    with pytest.raises(ValueError, match=r"--set data.rot: .*did you mean data.root"):
+        plan(small().at("cpu"), tmp_path, incidental={"data.rot": "/data"})
+
+
+def test_a_study_gets_its_data_from_where_the_command_line_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["relatum", "study", "corsd-4", "--dry-run", "--set", "data.root=/data"])
+    main()
+    assert all("--data.root /data" in line for line in capsys.readouterr().out.splitlines())
+    monkeypatch.setattr(sys, "argv", ["relatum", "study", "corsd-4", "--dry-run", "--set", "data.root"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--set data.root: expected a field and its value" in capsys.readouterr().err
 
 
 def test_the_answer_in_other_formats(tmp_path):

@@ -29,7 +29,8 @@ def run(args: Sequence[str]) -> None:
 
     seeds = None if chosen.seeds is None else seeds_of(chosen.seeds)
     grid = grid_of(chosen.name, scale=chosen.scale, over=chosen.over, seeds=seeds, select=chosen.select)
-    found = plan(grid, chosen.runs, results=chosen.results, seeds=seeds, only=chosen.only)
+    given = dict(_field(text) for text in chosen.set)
+    found = plan(grid, chosen.runs, results=chosen.results, seeds=seeds, only=chosen.only, incidental=given)
     kind = format_of(chosen.out, chosen.format)  # refuses before hours of work
     if chosen.dry_run:
         _dry_run(found, chosen.jobs)
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--select", default="", metavar="METRIC", help="choose one row by this measurement of held-out images")
     add("--only", action="extend", nargs="+", default=[], metavar="ROW|COLUMN|PATTERN", help="these alone")
     add("--seeds", metavar="0-5", help="numbers and ranges, such as 0-5 or 0,3,7")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of every run, such as data.root=/data")
     add("--jobs", type=int, default=1, help="runs at once")
     add("--engine", default="local", help="local, slurm or ray")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the engine, such as address=HOST:PORT")
@@ -71,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="write the answer there: .md, .tex or .csv, or into its place in a text")
     add("--format", choices=("markdown", "latex", "csv"), help="of the answer")
     return parser
+
+
+def _field(text: str) -> tuple[str, object]:
+    from relatum.studies.trees import parsed
+
+    name, sign, value = text.partition("=")
+    if not sign or not value:
+        raise ValueError(f"--set {text}: expected a field and its value, such as --set data.root=/data")
+    return name, parsed(value)
 
 
 def _print_studies() -> None:

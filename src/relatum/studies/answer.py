@@ -11,7 +11,7 @@ from relatum.reports.records import Record, write_atomically
 from relatum.reports.tables import Bold, Format, Table, mean_and_spread
 from relatum.studies import trees
 from relatum.studies.plan import Cell, Plan
-from relatum.studies.statistics import LEAST_SEEDS, Difference, corrected, detectable, paired
+from relatum.studies.statistics import LEAST_SEEDS, Difference, corrected, detectable, mcnemar, paired
 
 CSV_COLUMNS = (
     *("row", "column", "metric", "n", "mean", "sd", "baseline", "difference", "low", "high", "p", "verdict"),
@@ -114,7 +114,7 @@ def answer(plan: Plan, kind: Format = "markdown") -> str:
     evidence = Evidence(plan)
     if kind == "csv":
         return everything(evidence).render("csv")
-    parts = (numbers, differences, curves, published, cost, choices)
+    parts = (numbers, differences, images, curves, published, cost, choices)
     found = [part(evidence) for part in parts]
     return "\n".join(table.render(kind) for table in found if table is not None)
 
@@ -188,6 +188,39 @@ def differences(evidence: Evidence) -> Table | None:
         ],
         title="Differences to the baseline",
     )
+
+
+def images(evidence: Evidence) -> Table | None:
+    """Each pair of runs of one seed on the same test images, by McNemar's test, where both Records hold the images."""
+    rows = []
+    for place in evidence.differences:
+        baseline, name = evidence.grid.baseline_of(place.row), guesser(place.metric)
+        ours, other = (evidence.records.get((row or "", place.column), {}) for row in (place.row, baseline))
+        pairs = {
+            seed: mcnemar(ours[seed].correct[name], other[seed].correct[name])
+            for seed in sorted(ours.keys() & other.keys())
+            if name in ours[seed].correct and name in other[seed].correct
+        }
+        if pairs:
+            said = "; ".join(f"{seed}: {only} / {theirs} (p {p:.2g})" for seed, (only, theirs, p) in pairs.items())
+            where = f"{place.column} {evidence.grid.study.metrics[place.metric]}"
+            rows.append([f"{place.row} - {baseline}", where, said])
+    if not rows:
+        return None
+    return Table(
+        ["difference", "where", "seed: only the row / only its baseline got it right"],
+        rows,
+        [
+            "McNemar's exact test of two networks on the same test images: their noise alone. A small p says that "
+            "these two networks differ; whether the rows do, the seeds tell, above. Not corrected."
+        ],
+        title="Image by image",
+    )
+
+
+def guesser(metric: str) -> str:
+    """The evaluator whose first guesses a metric counts, by which a Record keeps them."""
+    return "classifier" if metric == "top1" else metric.removesuffix("_top1")
 
 
 def _tested(found: Mapping[Place, Difference]) -> int:

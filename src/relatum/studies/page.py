@@ -38,6 +38,7 @@ def page_of(plan: Plan) -> Page:
     page.charts("While training", _curves(evidence), "Of held-out training images; a click on a name singles it out.")
     page.charts("Cost against accuracy", _costs(evidence), "A large dot is the mean of a row, a small one a run.")
     for title, table in (
+        ("Image by image", answer.images(evidence)),
         ("Cost", answer.cost(evidence)),
         ("Published numbers", answer.published(evidence)),
         ("Chosen on held-out images", answer.choices(evidence)),

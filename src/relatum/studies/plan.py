@@ -6,7 +6,7 @@ there is no list of what was run, and nobody writes a file that others write too
 
 import fnmatch
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -175,6 +175,7 @@ def plan(
     results: Path | None = None,
     seeds: Sequence[int] | None = None,
     only: Sequence[str] = (),
+    incidental: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The runs of a grid: seed by seed, the baseline first, and before each run what it waits for.
 
@@ -184,11 +185,12 @@ def plan(
         results: a folder of collected Records, `STUDY/SCALE/CELL/SEED.json`.
         seeds: in the place of the grid's.
         only: names of rows or columns, or patterns of `ROW--COLUMN`; what they wait for is run too.
+        incidental: fields of `INCIDENTAL` and their values, of every run: where the data is, how many workers read it.
 
     Raises:
         ValueError: for rows, columns, recipes or fields that do not exist, or values of another kind.
     """
-    made = _Maker(grid, runs / slug(grid.study.name) / grid.scale)
+    made = _Maker(grid, runs / slug(grid.study.name) / grid.scale, _checked(incidental or {}))
     rows = sorted(grid.rows, key=lambda row: grid.baseline_of(row) is not None)
     wanted = [
         made.run(row, column, seed)
@@ -205,6 +207,17 @@ def plan(
     return Plan(grid, runs, results, list(dict.fromkeys(_with_needs(wanted))))
 
 
+def _checked(incidental: Changes) -> Changes:
+    for name in incidental:
+        if name not in INCIDENTAL:
+            raise ValueError(
+                f"--set {name}: a study says itself what it trains, and only what numbers do not depend on is free "
+                f"({', '.join(INCIDENTAL)}); {did_you_mean(name, INCIDENTAL)} To vary another field, give a recipe "
+                "and --over."
+            )
+    return incidental
+
+
 def _matches(row: str, column: str, pattern: str) -> bool:
     return pattern in (row, column, slug(row), slug(column)) or fnmatch.fnmatch(f"{slug(row)}--{slug(column)}", pattern)
 
@@ -218,8 +231,8 @@ def _with_needs(cells: Iterable[Cell]) -> Iterable[Cell]:
 class _Maker:
     """Makes each run of a grid once."""
 
-    def __init__(self, grid: Grid, folder: Path) -> None:
-        self.grid, self.folder = grid, folder
+    def __init__(self, grid: Grid, folder: Path, incidental: Changes) -> None:
+        self.grid, self.folder, self.incidental = grid, folder, incidental
         self.made: dict[Path, Cell] = {}
 
     def run(self, row: str, column: str, seed: int) -> Cell:
@@ -271,7 +284,7 @@ class _Maker:
                 before = self._trained(value.name, column, seed)
                 needs.append(before)
                 fields[name] = str(before.folder)
-        kept = trees.changed(recipe, {**fields, "train.seed": seed})
+        kept = trees.changed(recipe, {**fields, **self.incidental, "train.seed": seed})
         return Cell(row, column, seed, folder, recipe, kept, tuple(needs), choice, kind)
 
     def _trained(self, name: str, column: str, seed: int) -> Cell:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
+from relatum.recipes import index
 from relatum.studies.scales import ALL_IMAGES, CPU_LABELED, CPU_UNLABELED
 from relatum.studies.study import Changes, Scale, Study
 
 _WITHOUT_LABELS = ("simclr", "moco", "byol", "simsiam", "debiased", "supcon")
 """Each has images in two views, and temperatures that were not tuned."""
 
-_RELATIONS = ("cosine", "euclidean", "jaccard", "jaccard-signed", "tanimoto")
+_RELATIONS = tuple(index.contents()["relations"])
+"""Every relation that there is."""
 
 ROWS: Mapping[str, Changes] = {relation: {"method.relation": relation} for relation in _RELATIONS}
 
