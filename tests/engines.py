@@ -9,7 +9,6 @@ from relatum.studies.plan import Cell, Plan, command, plan
 
 OVER = (
     "optim.lr=0.001",
-    "train.epochs=12",
     "data.train_images=160",
     "data.batch_size=16",
     "data.validation=0.0",
@@ -20,8 +19,13 @@ OVER = (
 )
 
 
-def study(folder: Path) -> Plan:
-    return plan(grid_of("demo", scale="cpu", over=OVER, seeds=[0]), folder)
+def over(epochs: int) -> list[str]:
+    """What `relatum study demo --over` gets for it."""
+    return [*OVER, f"train.epochs={epochs}"]
+
+
+def study(folder: Path, epochs: int = 12) -> Plan:
+    return plan(grid_of("demo", scale="cpu", over=over(epochs), seeds=[0]), folder)
 
 
 def execute(made: Plan, engine, said: list[str], retries: int = 2) -> Outcome:

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,10 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engines import bits, execute, in_the_middle, study
+from engines import bits, execute, in_the_middle, over, study
+from relatum.cli import main
 from relatum.recipes.recipe import from_dict
 from relatum.studies import trees
 from relatum.studies.engines import engine, local
+from relatum.studies.engines.payload import environment, executable
 from relatum.training.loop import fit
 
 
@@ -55,8 +59,16 @@ def when(condition, act) -> threading.Thread:
     return thread
 
 
-def test_local_a_run_that_is_killed_ends_with_the_same_bits(tmp_path, undisturbed, monkeypatch):
-    made = study(tmp_path)
+def test_local_a_run_that_is_killed_ends_with_the_same_bits(tmp_path, monkeypatch, capsys):
+    """The same bits as the command that `--dry-run` prints gives, run as it is where there is no run yet."""
+    fields = [word for text in over(4) for word in ("--over", text)]
+    words = ["study", "demo", *fields, "--seeds", "0", "--runs", str(tmp_path / "printed"), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["relatum", *words])
+    main()
+    (line,) = capsys.readouterr().out.splitlines()
+    subprocess.run(executable(shlex.split(line)), env=environment(1), check=True, capture_output=True)
+    undisturbed = bits(study(tmp_path / "printed", epochs=4))
+    made = study(tmp_path / "killed", epochs=4)
     victim = made.cells[0]
     processes = []
     child = local.child

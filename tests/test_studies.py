@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import functools
 import json
+import resource
 import shlex
 import subprocess
 import sys
@@ -458,6 +459,26 @@ def test_the_answer_goes_into_its_place_in_a_text(tmp_path, monkeypatch):
     assert text.startswith("before\n<!-- relatum study corsd-4 --scale cpu -->\n### Which part of CORSD helps?")
     assert "0 of 36 runs are done" in text
     assert text.endswith("<!-- end -->\nafter\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["study"], ["study", "corsd-1", "--scale", "paper", "--dry-run"], ["study", "jaccard-2", "--dry-run"]]
+)
+def test_studies_answer_below_half_a_second_of_processor_time(tmp_path, words):
+    """`list`, `show` and `table` are held to it beside what they belong to."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "relatum", *words], cwd=tmp_path, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_a_table_of_a_study_answers_below_half_a_second_of_processor_time(tmp_path):
+    for cell in plan(small().at("cpu"), tmp_path).cells:
+        put(cell, 50.0)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "relatum", "table", str(tmp_path)], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_an_unknown_suffix_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
