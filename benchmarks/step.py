@@ -53,7 +53,7 @@ def batches(args: argparse.Namespace) -> Iterator[Batch]:
         ContrastiveView(size=args.size),
         mean=MEAN,
         std=STD,
-        copies=2,
+        views_per_image=2,
         seed=0,
         device=args.device,
     )

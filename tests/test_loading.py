@@ -70,7 +70,7 @@ def test_seeds_are_fixed_spread_and_in_range():
 
 
 def test_a_batch_is_of_the_planned_samples(images):
-    batches = list(loader(images, copies=2).epoch(3))
+    batches = list(loader(images, views_per_image=2).epoch(3))
     plan = shuffled(COUNT, batch_size=8, seed=0, epoch=3)
     assert len(batches) == loader(images).steps_per_epoch == 3
     for batch, samples in zip(batches, plan):
@@ -108,7 +108,7 @@ def test_resident_and_streamed_obey_the_same_law(folder):
 
 
 def test_copies_are_independent_draws_of_the_same_images(images):
-    (first, second, third), *_ = (batch.views for batch in loader(images, copies=3).epoch(0))
+    (first, second, third), *_ = (batch.views for batch in loader(images, views_per_image=3).epoch(0))
     for a, b in ((first, second), (first, third), (second, third)):
         assert all(not torch.equal(x, y) for x, y in zip(a, b))
 
@@ -130,8 +130,8 @@ def test_the_same_images_get_other_views_in_another_epoch_and_step(images, view)
 
 
 def test_resume_within_an_epoch_goes_on_as_if_nothing_had_happened(images):
-    whole = list(loader(images, copies=2).epoch(2))
-    resumed = list(loader(images, copies=2).epoch(2, first_step=1))
+    whole = list(loader(images, views_per_image=2).epoch(2))
+    resumed = list(loader(images, views_per_image=2).epoch(2, first_step=1))
     assert equal(whole[1:], resumed)
 
 
@@ -144,22 +144,22 @@ def test_an_epoch_may_be_broken_off(images):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_number_of_workers_changes_nothing(workers, folder):
     images = load(str(folder), resident="no").train
-    subject = loader(images, copies=2, workers=workers)
+    subject = loader(images, views_per_image=2, workers=workers)
     next(subject.epoch(0))  # broken off: the workers that live on must not serve its rest
     for epoch in (0, 1):
-        assert equal(list(subject.epoch(epoch)), list(loader(images, copies=2).epoch(epoch)))
+        assert equal(list(subject.epoch(epoch)), list(loader(images, views_per_image=2).epoch(epoch)))
 
 
 def test_global_random_state_is_left_alone(images):
     before = torch.get_rng_state()
-    list(loader(images, copies=2).epoch(0))
+    list(loader(images, views_per_image=2).epoch(0))
     list(evaluation_batches(images, PLAIN, mean=MEAN, std=STD, batch_size=8, device="cpu"))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_ranks_share_the_images_of_one_process(images):
-    alone = list(loader(images, view=PLAIN, copies=2).epoch(1))
-    ranks = [list(loader(images, view=PLAIN, copies=2, rank=r, world_size=2).epoch(1)) for r in range(2)]
+    alone = list(loader(images, view=PLAIN, views_per_image=2).epoch(1))
+    ranks = [list(loader(images, view=PLAIN, views_per_image=2, rank=r, world_size=2).epoch(1)) for r in range(2)]
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert torch.equal(torch.cat([p.index for p in parts], 1), whole.index)
         assert torch.equal(torch.cat([p.labels for p in parts], 1), whole.labels)
@@ -184,14 +184,14 @@ def test_triples_are_rows_and_copies_come_last(images):
     def indices(epoch: int) -> torch.Tensor:
         return triples(images.labels, batch_size=6, seed=0, epoch=epoch)
 
-    subject = Loader(images, indices, RANDOM, mean=MEAN, std=STD, copies=2, seed=0, device="cpu")
+    subject = Loader(images, indices, RANDOM, mean=MEAN, std=STD, views_per_image=2, seed=0, device="cpu")
     for step, batch in enumerate(subject.epoch(0)):
         plan = indices(0)[step]
         assert len(batch.views) == 6
         assert torch.equal(batch.index, plan[[0, 0, 1, 1, 2, 2]])
         assert torch.equal(batch.labels[0], batch.labels[2])
         assert (batch.labels[0] != batch.labels[4]).all()
-    plain = Loader(images, indices, PLAIN, mean=MEAN, std=STD, copies=2, seed=0, device="cpu")
+    plain = Loader(images, indices, PLAIN, mean=MEAN, std=STD, views_per_image=2, seed=0, device="cpu")
     batch = next(plain.epoch(0))
     assert torch.equal(batch.views[2], batch.views[3])
     assert not torch.equal(batch.views[1], batch.views[2])
@@ -204,12 +204,12 @@ def test_dtype(images):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"copies": 0}, "copies=0"),
+        ({"views_per_image": 0}, "views_per_image=0"),
         ({"workers": -1}, "workers=-1"),
         ({"world_size": 3}, "world_size=3"),
         ({"rank": 2, "world_size": 2}, "rank=2"),
     ],
-    ids=["copies", "workers", "world_size", "rank"],
+    ids=["views_per_image", "workers", "world_size", "rank"],
 )
 def test_refused(images, options, message):
     with pytest.raises(ValueError, match=message):
@@ -274,7 +274,7 @@ def test_resident_images_move_to_the_gpu(folder):
     images = load(str(folder)).train
     assert isinstance(images, ResidentImages)
     indices = partial(lambda n, epoch: shuffled(n, batch_size=8, seed=0, epoch=epoch), len(images))
-    subject = Loader(images, indices, RANDOM, mean=MEAN, std=STD, copies=2, seed=0, device="cuda")
+    subject = Loader(images, indices, RANDOM, mean=MEAN, std=STD, views_per_image=2, seed=0, device="cuda")
     assert subject.images.images.is_cuda
     batches = list(subject.epoch(0))
     assert all(v.is_cuda for b in batches for v in b.views)

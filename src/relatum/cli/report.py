@@ -25,11 +25,11 @@ def run(args: Sequence[str]) -> None:
         names: tyro.conf.Positional[tuple[str, ...]]
         """A study, or run folders, records, or folders that hold them."""
         scale: str = "cpu"
-        """Of a study: paper, gpu or cpu."""
+        """The scale of a study: paper, gpu or cpu."""
         runs: Path = Path("runs")
-        """Of a study: the folder of run folders."""
+        """Where the run folders of a study are."""
         results: Path = Path("results")
-        """Of a study: the folder of collected Records."""
+        """Where the collected Records of a study are."""
         out: Path | None = None
         """The page; by default STUDY-SCALE.html, or report.html in the first run's folder."""
         neighbors: bool = True

@@ -40,16 +40,16 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Crops(Dataset[Tensor]):
-    """What runs in the workers: decodes an image and crops it once for each copy."""
+    """What runs in the workers: decodes an image and crops it once for each of its views."""
 
     images: StreamedImages
     view: View
-    copies: int
+    views_per_image: int
     seed: int
 
-    def __getitem__(self, draw: Draw) -> UInt8[Tensor, "copies c s s"]:
+    def __getitem__(self, draw: Draw) -> UInt8[Tensor, "v c s s"]:
         picture = self.images.picture(draw.sample)
-        views = range(draw.row * self.copies, (draw.row + 1) * self.copies)
+        views = range(draw.row * self.views_per_image, (draw.row + 1) * self.views_per_image)
         generators = (generator_of(self.seed, draw.epoch, draw.step, draw.place, v) for v in views)
         return torch.stack([self.view.crop_image(picture, generator) for generator in generators])
 
@@ -78,7 +78,8 @@ class Plan:
 class Loader:
     """The batches of every epoch, on a device.
 
-    Row r, copy k of a batch is view number `v = r * copies + k`. Copies are independent draws of the same images.
+    View k of row r of a batch has the number `v = r * views_per_image + k`; the views of an image are drawn one
+    independent of the other.
     Resident images draw all of a view from `seed_of(seed, epoch, step, rank, v)`. Streamed images draw the crop
     of the image at place p of the batch of all ranks from `seed_of(seed, epoch, step, p, v)`, and the rest as
     resident ones do.
@@ -89,7 +90,7 @@ class Loader:
             steps in each epoch.
         view: what is made of an image.
         mean, std: the source's, per channel, in [0, 1].
-        copies: views of each image.
+        views_per_image: views of each image.
         seed: what all draws depend on.
         device: where the views are made.
         dtype: the type of the views.
@@ -98,7 +99,7 @@ class Loader:
         compile: compile what is made of the images on the device.
 
     Raises:
-        ValueError: `copies`, `workers` or the ranks are out of range, or n is no multiple of `world_size`.
+        ValueError: `views_per_image`, `workers` or the ranks are out of range, or n is no multiple of `world_size`.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Loader:
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        copies: int = 1,
+        views_per_image: int = 1,
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -118,18 +119,18 @@ class Loader:
         workers: int = 0,
         compile: bool = False,
     ) -> None:
-        if copies < 1 or workers < 0:
-            raise ValueError(f"copies={copies} must be at least 1, and workers={workers} at least 0")
+        if views_per_image < 1 or workers < 0:
+            raise ValueError(f"views_per_image={views_per_image} must be at least 1, and workers={workers} at least 0")
         self.device = torch.device(device)
         self.images, self.labels = _placed(images, self.device), images.labels.to(device)
         self.view = view.compiled() if compile else view
         self.mean, self.std, self.dtype = tuple(mean), tuple(std), dtype
-        self.copies, self.seed, self.rank = copies, seed, rank
+        self.views_per_image, self.seed, self.rank = views_per_image, seed, rank
         self._part = lambda epoch: shard(indices(epoch), rank, world_size)
         self._plan = Plan(self._part(0))
         self.steps_per_epoch = len(self._plan)
         if isinstance(images, StreamedImages):
-            crops = Crops(images, view, copies, seed)
+            crops = Crops(images, view, views_per_image, seed)
             self._crops = _worker_pool(crops, self._plan, workers, self.device, persistent=True)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -152,18 +153,18 @@ class Loader:
             pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in _hinted(self._crops))
         for step, (index, raw) in enumerate(zip(part.to(self.device), pixels), first_step):
             views = []
-            for v in range(rows * self.copies):
+            for v in range(rows * self.views_per_image):
                 generator = generator_of(self.seed, epoch, step, self.rank, v, device=self.device)
-                images = raw[v // self.copies, v % self.copies].to(self.device, non_blocking=True)
+                images = raw[v // self.views_per_image, v % self.views_per_image].to(self.device, non_blocking=True)
                 views.append(make(images, self.mean, self.std, generator, self.dtype))
-            index = index.repeat_interleave(self.copies, 0)
+            index = index.repeat_interleave(self.views_per_image, 0)
             yield Batch(tuple(views), self.labels[index], index)
 
-    def _resident(self, part: Int[Tensor, "steps rows n"]) -> Iterator[UInt8[Tensor, "rows copies n c h w"]]:
+    def _resident(self, part: Int[Tensor, "steps rows n"]) -> Iterator[UInt8[Tensor, "rows v n c h w"]]:
         assert isinstance(self.images, ResidentImages)
         pixels = self.images.images
         for index in part.to(pixels.device):
-            yield pixels[index].unsqueeze(1).expand(-1, self.copies, -1, -1, -1, -1)
+            yield pixels[index].unsqueeze(1).expand(-1, self.views_per_image, -1, -1, -1, -1)
 
 
 def evaluation_batches(

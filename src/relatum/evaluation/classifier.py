@@ -13,7 +13,7 @@ class Classifier(Evaluator):
     """Accuracy and calibration error (Guo et al. 2017) of the classifier that was trained with the backbone.
 
     Attributes:
-        bins: of the confidence, for the calibration error.
+        bins: equal parts of the confidence's range, for the calibration error.
     """
 
     bins: int = 15

@@ -62,7 +62,8 @@ class Subject:
         images: the training images.
         view: what training saw of an image; a square of `view.size` pixels.
         encode: images on the device to features, in the precision of training.
-        draw: (images, epoch -> sample numbers "steps rows n", view, copies, seed) -> epoch -> batches on the device.
+        draw: (images, epoch -> sample numbers "steps rows n", view, views of each image, seed) -> epoch -> batches on
+            the device.
         batch_size: images of a forward pass.
         device: where the encoder is.
     """

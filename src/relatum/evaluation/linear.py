@@ -102,8 +102,8 @@ class LinearProbe(Evaluator):
         epochs: passes over the training set.
         batch_size: samples per step at most; batches are cut to nearly equal size.
         validation: fraction of each class held out for the choice.
-        weight_decay: of the weights and the bias.
-        seed: of the held-out part and of the order.
+        weight_decay: the decay of the weights and the bias.
+        seed: what the held-out part and the order depend on.
     """
 
     learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

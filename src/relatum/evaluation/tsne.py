@@ -16,7 +16,7 @@ def tsne(embeddings: Embeddings, *, max_samples: int = 2000, seed: int = 0, perp
     Args:
         embeddings: features of at least two dimensions; labels may be -1, they are only carried along.
         max_samples: a random part of this size is mapped where there are more.
-        seed: of that part.
+        seed: what that part depends on.
         perplexity: effective number of neighbors, below the number of points.
 
     Returns:

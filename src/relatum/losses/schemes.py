@@ -52,7 +52,7 @@ class _Anchors:
         self.slopes = [z.new_zeros(()) for _ in contrasts]  # sum of dL/dv v, which is -t dL/dt
 
     def _shifts(self, dtype: torch.dtype) -> list[Tensor | float]:
-        """Of the exponents: the bound of the relation, or the maximum of each row."""
+        """The shifts of the exponents: the bound of the relation, or the maximum of each row."""
         bounds = [contrast.bound(dtype) for contrast in self.contrasts]
         highest = [torch.full_like(self.weight, -torch.inf) for _ in bounds]
         if None in bounds:

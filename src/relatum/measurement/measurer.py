@@ -34,7 +34,7 @@ T = TypeVar("T")
 MISSING = {"two-views": "training did not compare two views of an image", "classifier": "the encoder has no classifier"}
 """Why an encoder is none that an evaluator is for."""
 
-Precision = Callable[[], AbstractContextManager]
+PrecisionContext = Callable[[], AbstractContextManager]
 """Makes the context in which an encoder runs, such as autocast."""
 
 
@@ -48,7 +48,7 @@ class Measurements(NamedTuple):
         correct: for each evaluator that guesses classes, whether its first guess was right, image by image of the test
             set: `numpy.packbits` of it, in base64.
         notices: what was adapted or left out, in words.
-        embeddings: of the test images; None where no evaluator read them.
+        embeddings: those of the test images; None where no evaluator read them.
         stages: the features of each stage for the test images, shallow to deep, where an evaluator read them.
     """
 
@@ -86,7 +86,7 @@ class Measurer:
         source: the data set; its mean and deviation normalize every image.
         train: the images that training sees.
         held_out: the part of the training images that it does not see; None where nothing is held out.
-        view: of training; evaluation sees images of its size.
+        view: that of training; evaluation sees images of its size.
         two_views: whether training compares two views of an image.
         outputs: classes that the backbone's classifier knows; 0 without one.
         device: where the encoder is.
@@ -106,7 +106,7 @@ class Measurer:
     two_views: bool
     outputs: int
     device: torch.device
-    precision: Precision = nullcontext
+    precision: PrecisionContext = nullcontext
     batch_size: int = 500
     workers: int = 0
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
@@ -255,7 +255,7 @@ class Measurer:
         )
 
     def _draw(
-        self, images: Images, rows: Callable[[int], Tensor], view: View, copies: int, seed: int
+        self, images: Images, rows: Callable[[int], Tensor], view: View, views_per_image: int, seed: int
     ) -> Callable[[int], Iterable[Batch]]:
         loader = Loader(
             images,
@@ -263,7 +263,7 @@ class Measurer:
             view,
             mean=self.source.mean,
             std=self.source.std,
-            copies=copies,
+            views_per_image=views_per_image,
             seed=seed,
             device=self.device,
             workers=self.workers,
@@ -294,7 +294,7 @@ def packed(correct: Bool[Tensor, " n"]) -> str:
     return base64.b64encode(np.packbits(correct.cpu().numpy()).tobytes()).decode("ascii")
 
 
-def _under(precision: Precision, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _under(precision: PrecisionContext, embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`embed` in a precision of its own: what is made of its features is computed in full precision."""
 
     def run(images: Tensor) -> Tensor:

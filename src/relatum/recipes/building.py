@@ -17,7 +17,7 @@ from relatum.data.images import Images, check_labels, first, split
 from relatum.data.loading import Loader
 from relatum.data.sources import Source
 from relatum.measurement.evaluators import EVALUATORS
-from relatum.measurement.measurer import Measurer, Precision
+from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder
@@ -111,8 +111,8 @@ def batches_of(
 
     Args:
         recipe: says which.
-        labels: of the training images.
-        batch_size: in the place of the recipe's; 0 for the recipe's.
+        labels: the classes of the training images.
+        batch_size: images a step in the place of the recipe's; 0 for the recipe's.
     """
     data, seed = recipe.data, recipe.train.seed
     size = batch_size or data.batch_size
@@ -139,7 +139,7 @@ def build_loader(
         recipe.data.view,
         mean=prepared.source.mean,
         std=prepared.source.std,
-        copies=2 if METHODS[recipe.method.name].pairing == "two-views" else 1,
+        views_per_image=2 if METHODS[recipe.method.name].pairing == "two-views" else 1,
         seed=recipe.train.seed,
         device=device,
         rank=rank,
@@ -219,13 +219,13 @@ def _start_from(backbone: Backbone, path: Path) -> None:
 
 
 def measurer_of(
-    recipe: Recipe, prepared: Prepared, device: torch.device, precision: Precision = nullcontext
+    recipe: Recipe, prepared: Prepared, device: torch.device, precision: PrecisionContext = nullcontext
 ) -> Measurer:
     """What measures the encoders of a recipe.
 
     Args:
         recipe: says what is measured, and how.
-        prepared: its images.
+        prepared: the recipe's images.
         device: where the encoder is.
         precision: makes the context in which the encoder runs, as in training.
     """

@@ -150,7 +150,7 @@ def build_method(
     Args:
         chosen: the options, as `options` makes them.
         backbone: what it trains.
-        num_samples: of the training set.
+        num_samples: how many training images there are.
         load_teacher: gives the backbone of a run folder.
 
     Raises:

@@ -63,7 +63,7 @@ class Data:
     root: str = ".data"
     """Where named sets are found, or downloaded to."""
     labels: str = "folders"
-    """Of a folder, .zip or pattern: folders (a class a sub-folder), none, or FILE.csv with columns file and label."""
+    """Labels of a folder, .zip or pattern: folders (each a class), none, or FILE.csv with columns file and label."""
     train_images: int | None = None
     """Use this many training images, a fixed class-balanced part; none for all."""
     validation: float = 0.1

@@ -18,8 +18,8 @@ class Difference(NamedTuple):
     """How one row of a table differs from the baseline.
 
     Attributes:
-        row: its name.
-        mean: of the paired differences, in the metric's unit.
+        row: the name of the row.
+        mean: the mean of the paired differences, in the metric's unit.
         low, high: the confidence interval of the mean.
         seeds: the number of pairs.
         told_apart: whether the difference is called one.
@@ -45,7 +45,7 @@ def curves(groups: Mapping[str, Sequence[Record]], metric: str, title: str) -> a
     Args:
         groups: Records by the name of their row.
         metric: a key of the history; "loss" is the sum of all loss terms.
-        title: of the vertical axis.
+        title: the heading of the vertical axis.
 
     Returns:
         the chart; None where no run has measured it.
@@ -179,7 +179,7 @@ def sensitivity(points: Mapping[float, Sequence[float]], field: str, title: str)
 
     Args:
         points: the metric of each seed, by the value of the field.
-        field: its name.
+        field: the name of the field.
         title: the heading of the metric.
     """
     rows = [{"x": x, "y": y} for x, ys in points.items() for y in ys]

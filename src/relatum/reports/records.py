@@ -23,23 +23,23 @@ class Record:
 
     Attributes:
         recipe: the whole recipe, in plain types.
-        seed: of the run.
-        versions: of Relatum, of Python and of the packages that numbers depend on.
-        commit: of the sources, "+" behind it where they had changed since; empty outside a checkout.
+        seed: what everything random in the run depended on.
+        versions: those of Relatum, of Python and of the packages that numbers depend on.
+        commit: that of the sources, "+" behind it where they had changed since; empty outside a checkout.
         machine: device (its name), devices, cores, threads, precision, host (a short hash).
         data: what was found: images, classes, normalization, and how they were split.
         history: one entry for each epoch: epoch, learning rate, seconds, each loss term, each measurement.
         metrics: the measurements of the last epoch on the test set, each in its own unit (accuracies in percent).
         protocols: for each group of metrics, how they were measured, in words.
         images_passed: images that went through the backbone in training, each view counted.
-        seconds: of training, without evaluation.
+        seconds: time of training, without evaluation.
         peak_memory: the largest memory of the process, in MiB; of the GPU where one was used.
         columns: for metrics that tables show, in their order, the headings.
         notices: what was adapted or skipped, in words.
-        teacher: of a run with one: its path, the sha256 of its weights, its classes and its accuracy.
+        teacher: for a run with one, its path, the sha256 of its weights, its classes and its accuracy.
         correct: evaluator -> one bit an image of the test set, in its order: whether the first guess was right; the
             bits are packed as `numpy.packbits` does, and written in base64.
-        parameters: of the trained backbone.
+        parameters: how many the trained backbone has.
     """
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012 - read by pydantic, where files enter

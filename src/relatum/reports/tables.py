@@ -45,7 +45,7 @@ class Table:
     """A table, in no format yet.
 
     Attributes:
-        headings: of the columns.
+        headings: what stands above the columns.
         rows: of texts, each as long as the headings; `Bold` stands out.
         notes: lines below it.
         title: above it, where there is one.

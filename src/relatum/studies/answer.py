@@ -33,7 +33,7 @@ class Evidence:
     """The Records of a plan, and what follows from them.
 
     Args:
-        plan: of the study.
+        plan: the runs of the study.
 
     Attributes:
         records: row and column -> seed -> Record, of what is done.
@@ -73,7 +73,7 @@ class Evidence:
 
     @cached_property
     def differences(self) -> dict[Place, Difference]:
-        """Of each place to its baseline, corrected over the whole table."""
+        """The difference of each place to its baseline, corrected over the whole table."""
         found: dict[Place, Difference] = {}
         for place in self.places:
             baseline = self.grid.baseline_of(place.row)

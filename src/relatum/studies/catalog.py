@@ -22,11 +22,11 @@ def grid_of(name: str, *, scale: str, over: Sequence[str], seeds: Sequence[int] 
     """The grid that a command line asks for: a study at a scale, or a recipe with its fields varied.
 
     Args:
-        name: of a study or a recipe.
-        scale: of the study.
-        over: of a recipe: `FIELD=VALUE,VALUE,...`, each; the rows are all combinations.
-        seeds: in the place of those that the study, or the recipe, has.
-        select: of a recipe: the rows are candidates, and this measurement of held-out images chooses one.
+        name: a study or a recipe.
+        scale: a scale of the study.
+        over: for a recipe, `FIELD=VALUE,VALUE,...`, each; the rows are all combinations.
+        seeds: seeds in the place of those that the study, or the recipe, has.
+        select: for a recipe: the rows are candidates, and this measurement of held-out images chooses one.
 
     Raises:
         ValueError: for a name or scale that does not exist, or options that do not go together.

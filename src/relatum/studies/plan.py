@@ -29,9 +29,10 @@ class Cell:
 
     Attributes:
         row, column, seed: where it stands.
-        folder: of the run.
-        recipe: that it starts from.
-        changes: of this recipe, by dotted names, the seed among them; what is chosen first is not yet there.
+        folder: the run folder.
+        recipe: the recipe that it starts from.
+        changes: fields of this recipe that differ, by dotted names, the seed among them; what is chosen
+            first is not yet there.
         needs: the runs that must be done before: teachers, and the trials of `choice`.
         choice: what the trials choose among: changes -> their trials.
         kind: a run of the grid, a teacher, or a trial.
@@ -183,7 +184,7 @@ def plan(
         grid: the study at a scale.
         runs: the folder of run folders.
         results: a folder of collected Records, `STUDY/SCALE/CELL/SEED.json`.
-        seeds: in the place of the grid's.
+        seeds: seeds in the place of the grid's.
         only: names of rows or columns, or patterns of `ROW--COLUMN`; what they wait for is run too.
         incidental: fields of `INCIDENTAL` and their values, of every run: where the data is, how many workers read it.
 

@@ -23,7 +23,7 @@ class Difference:
 
     Attributes:
         n: how many seeds both have.
-        mean: of the differences.
+        mean: the mean of the differences.
         spread: their standard deviation (n - 1); NaN below two seeds.
         p: two-sided, of the paired t test; NaN below two seeds.
         low, high: the interval; NaN below two seeds.
@@ -93,9 +93,9 @@ def detectable(spread: float, n: int, *, comparisons: int = 1, power: float = 0.
     Args:
         spread: the standard deviation of the differences.
         n: seeds, at least 2.
-        comparisons: of the table; Holm's correction holds the first of them against alpha / comparisons.
+        comparisons: how many the table has; Holm's correction holds the first of them against alpha / comparisons.
         power: how often it is found.
-        alpha: of the whole table.
+        alpha: the error that the whole table may have.
 
     Raises:
         ValueError: for fewer than two seeds.

@@ -35,7 +35,7 @@ class Teacher:
     """What is trained before the grid.
 
     Attributes:
-        changes: of the study's base, applied after the scale's.
+        changes: what differs from the study's base, applied after the scale's.
         per_column: one for each column (after the column's changes), or one for all.
         seed: one teacher for all seeds, of this seed, as published tables have it.
     """
@@ -55,8 +55,8 @@ class Selection:
     Attributes:
         candidates: for each row the changes to choose from; all rows have equally many.
         metric: a measurement of the held-out part in a Record's history, such as `validation_knn_top1`.
-        seeds: of the trials; a candidate counts by its mean.
-        changes: of a trial in addition, such as the share that is held out.
+        seeds: the trials' seeds; a candidate counts by its mean.
+        changes: what a trial changes in addition, such as the share that is held out.
         largest: the largest value of the metric wins, or the smallest.
     """
 
@@ -98,9 +98,9 @@ class Scale:
 
     Attributes:
         about: what it is, in words, for people who read the table.
-        changes: of every recipe of the study.
-        rows, columns, teachers, baseline: in the place of the study's, where the scale cannot have those.
-        seeds: of the grid.
+        changes: what it changes in every recipe of the study.
+        rows, columns, teachers, baseline: those in the place of the study's, where the scale cannot have those.
+        seeds: the seeds of the grid.
         selection: what is chosen on held-out images first.
     """
 

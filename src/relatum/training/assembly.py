@@ -50,8 +50,8 @@ class Assembled:
         prepared: the images.
         loader: this process's part of each batch.
         method: on its device, with fresh weights.
-        optimizer: of its parameters.
-        measurer: of its backbone.
+        optimizer: the optimizer of the method's parameters.
+        measurer: what measures the method's backbone.
         teacher: what tells the teacher from others; None without one.
     """
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from relatum.core.types import Batch
-from relatum.measurement.measurer import Precision
+from relatum.measurement.measurer import PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.recipes.building import Prepared, build, build_loader
 from relatum.recipes.recipe import Recipe, options
@@ -30,9 +30,9 @@ class Side:
     """What one method takes.
 
     Attributes:
-        method: its name.
+        method: the name of the method.
         seconds: for each image of a training step (forward, backward, optimizer, what follows), the median.
-        parameters: that it trains.
+        parameters: how many it trains.
         activation_bytes: on a processor, what autograd keeps of the forward pass for the backward pass, each storage
             once, parameters and buffers apart (layers that are computed again keep nothing and count nothing). On a
             GPU, by how much a step's forward and backward pass raise the allocated memory, gradients included.
@@ -49,7 +49,7 @@ class Cost:
     """What a method takes, and the baseline beside it.
 
     Attributes:
-        images: that pass the backbone in one step.
+        images: how many pass the backbone in one step.
         repeats: steps of each side that were timed.
         side: the method.
         baseline: the baseline.
@@ -89,7 +89,7 @@ def measure_cost(
     recipe: Recipe,
     prepared: Prepared,
     device: torch.device,
-    precision: Precision = nullcontext,
+    precision: PrecisionContext = nullcontext,
     *,
     repeats: int = 10,
 ) -> Cost:
@@ -97,7 +97,7 @@ def measure_cost(
 
     Args:
         recipe: whose method is measured; its backbone, batch, images and optimizer serve both sides.
-        prepared: its images.
+        prepared: the recipe's images.
         device: where.
         precision: makes the context of the forward pass, as in training.
         repeats: pairs of steps that are timed, at least 1.
@@ -128,7 +128,7 @@ class _Step:
     """One training step of a recipe's method, again and again on one batch."""
 
     def __init__(
-        self, recipe: Recipe, prepared: Prepared, batch: Batch, device: torch.device, precision: Precision
+        self, recipe: Recipe, prepared: Prepared, batch: Batch, device: torch.device, precision: PrecisionContext
     ) -> None:
         self.name = recipe.method.name
         self.method: Method = build(recipe, prepared).to(device).to(memory_format=torch.channels_last).train()

@@ -27,8 +27,8 @@ class StepClock:
     """Where a step stands in the run, and what follows from it.
 
     Attributes:
-        steps: of an epoch.
-        recipe: of the run.
+        steps: how many an epoch has.
+        recipe: the recipe of the run.
     """
 
     steps: int

@@ -30,7 +30,7 @@ def labeled(items: Iterator[T], name: str) -> Iterator[T]:
 
 
 def profiler(folder: Path) -> torch.profiler.profile:
-    """Of five steps, after three that warm up; it writes profile.txt and trace.json when the fifth is done."""
+    """A profile of five steps, after three that warm up; it writes profile.txt and trace.json at the end."""
 
     def write(profile: torch.profiler.profile) -> None:
         parts = profile.key_averages()

@@ -76,7 +76,7 @@ def engine(name: str, *, jobs: int, folder: Path, options: dict[str, str]) -> En
         name: of `ENGINES`.
         jobs: how many commands at once.
         folder: for what the engine itself writes.
-        options: of the engine, such as the address of a Ray cluster or the partition of a Slurm cluster.
+        options: what the engine takes, such as the address of a Ray cluster or the partition of a Slurm cluster.
 
     Raises:
         ValueError: for an engine that does not exist, or options that it does not have.

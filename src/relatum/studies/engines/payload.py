@@ -52,7 +52,7 @@ def call(argv: Sequence[str], log: str, cores: int, folder: str) -> int:
     Args:
         argv: the command.
         log: the file that gets what it prints.
-        cores: that it may use.
+        cores: how many it may use.
         folder: in which paths of the command are meant.
 
     Returns:
