@@ -17,16 +17,17 @@ import pytest
 
 from engines import bits, execute, in_the_middle, over, study
 from relatum.cli import main
-from relatum.recipes.recipe import from_dict
 from relatum.studies import trees
 from relatum.studies.engines import engine, local
 from relatum.studies.engines.payload import environment, executable
-from relatum.training.loop import fit
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What the run ends with when nothing happens to it."""
+    from relatum.recipes.recipe import from_dict
+    from relatum.training.loop import fit
+
     made = study(tmp_path_factory.mktemp("undisturbed"))
     (cell,) = made.cells
     fit(from_dict(nested(trees.tree(cell.recipe) | cell.changes)), cell.folder, quiet=True)

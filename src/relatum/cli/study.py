@@ -17,6 +17,8 @@ USAGE = "[NAME] [--scale cpu] [--over FIELD=V,V] [--seeds 0-5] [--jobs N] [--dry
 def run(args: Sequence[str]) -> None:
     """NAME [--scale cpu] [--seeds 0-5] [--jobs N] [--dry-run] ...: run a study, or any grid of a recipe's settings."""
     chosen = _parser().parse_args(args)
+    if chosen.jobs < 1:
+        raise ValueError(f"--jobs is {chosen.jobs}; expected at least one run at a time.")
     if chosen.verdicts:
         _verdicts(chosen)
         return
