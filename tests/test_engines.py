@@ -84,6 +84,29 @@ def test_local_a_run_that_is_killed_ends_with_the_same_bits(tmp_path, monkeypatc
     assert bits(made) == undisturbed
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_stops_its_runs(tmp_path, number):
+    program = (
+        "import sys\n"
+        "from relatum.cli import main\n"
+        "from relatum.studies import plan\n"
+        "plan.command = lambda cell: ['sleep', '600']\n"
+        "main()\n"
+    )
+    words = ["study", "demo", "--over", "optim.lr=0.001,0.002", "--runs", str(tmp_path), "--jobs", "2"]
+    quiet = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as a shell does to its background
+    stopped = subprocess.Popen([sys.executable, "-c", program, *words], cwd=tmp_path, **quiet)
+    runs: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while len(runs) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        runs = [child for child in psutil.Process(stopped.pid).children() if "sleep" in child.name()]
+    assert len(runs) == 2
+    stopped.send_signal(number)
+    assert stopped.wait(20) == 130
+    assert psutil.wait_procs(runs, timeout=5)[1] == []
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 def test_options_that_an_engine_does_not_have_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=f"the engine {name} has no option 'adress'; expected one of"):
