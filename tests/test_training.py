@@ -22,6 +22,7 @@ from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train
 from relatum.reports.records import read_record
 from relatum.training import checkpoints
 from relatum.training import loop as training
+from relatum.training.logs import Logs
 from relatum.training.optimizers import build_optimizer
 from relatum.training.passes import NonFiniteLossError, Passes
 
@@ -319,6 +320,20 @@ def test_a_record_that_is_none_is_refused(tmp_path):
         read_record(tmp_path)
     with pytest.raises(FileNotFoundError, match="relatum train"):
         read_record(tmp_path / "nowhere")
+
+
+def test_the_time_left_of_the_whole_run_is_told_beside_the_epochs(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    logs = Logs(None, quiet=False, epochs=10, steps=4, done=2)  # resumed after two epochs: 32 steps are left
+    logs.quiet = False
+    assert logs.title(2, 0) == "epoch 3/10"
+    now[0] += 6
+    assert logs.title(2, 2) == "epoch 3/10, 01:30 left in all"  # 3 seconds for each of 30 steps
+    logs.epoch([{"epoch": 4, "seconds": 4.0, "task": 0.5}])  # 8 steps in these 6 seconds, 24 to come
+    assert capsys.readouterr().out == "epoch    4     4.0 s  task 0.5  00:18 left in all\n"
+    logs.epoch([{"epoch": 10, "seconds": 4.0, "task": 0.5}])
+    assert "left" not in capsys.readouterr().out
 
 
 def test_the_log_is_written_as_training_goes(whole):

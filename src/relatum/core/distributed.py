@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 PATIENCE = timedelta(days=30)
@@ -76,6 +76,33 @@ def rows_of_all(rows: Shaped[Tensor, "n ..."] | None) -> Shaped[Tensor, "m ..."]
     if not given:
         raise ValueError("no process has a row to give; expected at least one: is the data set empty?")
     return given[0] if len(given) == 1 else torch.cat(given)
+
+
+def mean_over_ranks(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The mean over all processes of what each has, on all of them. No gradient flows; with one process it is `values`.
+
+    Args:
+        values: floating-point numbers, of the same shape in each process.
+    """
+    if world_size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+@torch.no_grad()
+def take_buffers_of_first(module: nn.Module) -> None:
+    """Give `module` the buffers that it has in the first process, such as running statistics.
+
+    DistributedDataParallel does so before each forward pass: after the last one each process has its own.
+    """
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        value = buffer.contiguous()
+        dist.broadcast(value, src=0)
+        buffer.copy_(value)
 
 
 def patient_group() -> dist.ProcessGroup:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,14 @@ class Logs:
     Args:
         folder: of the run; None for a process that writes nothing.
         quiet: no progress bar and no lines.
+        epochs: of the whole run.
+        steps: of an epoch.
+        done: epochs that were done before this process started.
     """
 
-    def __init__(self, folder: Path | None, quiet: bool) -> None:
+    def __init__(self, folder: Path | None, quiet: bool, *, epochs: int, steps: int, done: int = 0) -> None:
+        self.epochs, self.steps, self._first = epochs, steps, done * steps
+        self._start = time.perf_counter()
         self.folder, self.quiet = folder, quiet or folder is None
         self._writer = SummaryWriter(folder / "tensorboard") if folder is not None else None
 
@@ -37,10 +43,25 @@ class Logs:
         if not self.quiet:
             print(line, flush=True)
 
-    def bar(self, batches: Iterable[Any], steps: int, epoch: int) -> Any:
+    def bar(self, batches: Iterable[Any], epoch: int) -> Any:
         """The batches of an epoch behind a progress bar; a terminal gets it, a log file does not."""
-        shown = True if self.quiet else None
-        return tqdm(batches, total=steps, desc=f"epoch {epoch + 1}", leave=False, disable=shown, unit="step")
+        hidden, title = True if self.quiet else None, self.title(epoch, 0)
+        return tqdm(batches, total=self.steps, desc=title, leave=False, disable=hidden, unit="step")
+
+    def title(self, epoch: int, step: int) -> str:
+        """The epoch, counted from 0, and after `step` of its steps the time left of all; the bar adds the epoch's."""
+        return ", ".join([f"epoch {epoch + 1}/{self.epochs}", *self.left(epoch * self.steps + step)])
+
+    def left(self, at: int) -> list[str]:
+        """The time that the run takes from step `at` on, in words, if it goes on as it went since this process started.
+
+        Measurements between epochs count as they came; nothing is said before the first step and after the last.
+        """
+        done, missing = at - self._first, self.epochs * self.steps - at
+        if done <= 0 or missing <= 0:
+            return []
+        seconds = (time.perf_counter() - self._start) / done * missing
+        return [f"{tqdm.format_interval(seconds)} left in all"]
 
     def look(self, means: Mapping[str, float], rate: float, at: int) -> None:
         """The mean of each loss term since the last look, and the learning rate, after `at` steps."""
@@ -58,7 +79,8 @@ class Logs:
                 self._writer.add_scalar(f"epoch/{name}", value, int(entry["epoch"]))
             self._writer.flush()
         words = "  ".join(f"{name} {value:.4g}" for name, value in entry.items() if name not in BESIDE_LOSSES)
-        self.say(f"epoch {int(entry['epoch']):4d}  {entry['seconds']:6.1f} s  {words}")
+        left = self.left(int(entry["epoch"]) * self.steps)
+        self.say("  ".join([f"epoch {int(entry['epoch']):4d}  {entry['seconds']:6.1f} s", words, *left]))
 
     def table(self, history: Sequence[Mapping[str, int | float]]) -> None:
         """Write metrics.csv: all of the history, which a checkpoint holds and this file only repeats."""

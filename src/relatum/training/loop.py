@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from relatum.core.distributed import first_does, wait_for_all
+from relatum.core.distributed import first_does, take_buffers_of_first, wait_for_all
 from relatum.recipes.recipe import Recipe, from_dict, to_dict
 from relatum.reports.records import Record, commit, read_record
 from relatum.training import processes, run_folder
@@ -105,7 +105,8 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
     del state  # as large as the weights
     learner, optimizer = fabric.setup(Learner(parts.method), parts.optimizer)
     parts.method.train()
-    with Logs(run.path if parts.first else None, wishes.quiet) as logs:
+    expected = {"epochs": recipe.train.epochs, "steps": parts.loader.steps_per_epoch, "done": progress.epoch}
+    with Logs(run.path if parts.first else None, wishes.quiet, **expected) as logs:
         logs.table(progress.history)
         logs.say(_headline(parts))
         passes = Passes(parts, learner, optimizer, run.path, logs)
@@ -114,6 +115,7 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
             profiled = wishes.profile and parts.first and epoch == progress.epoch
             with profiler(run.path) if profiled else nullcontext() as profile:
                 entry, images = passes.run(epoch, profile)
+            take_buffers_of_first(parts.method)  # what all measure is what the first one saves
             seconds = time.perf_counter() - start
             entry |= _measured_between(parts, epoch)
             progress.epoch = epoch + 1

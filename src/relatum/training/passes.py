@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relatum.core.distributed import mean_over_ranks
 from relatum.core.randomness import seed_of
 from relatum.core.schedules import learning_rate
 from relatum.core.types import Batch
@@ -83,7 +84,7 @@ class Passes:
         recipe, loader, fabric = self.parts.recipe, self.parts.loader, self.parts.fabric
         steps = loader.steps_per_epoch
         clock, losses, images, rate = StepClock(steps, recipe), LossWindow(), 0, 0.0
-        bar = self.logs.bar(labeled(loader.epoch(epoch), "loading and views"), steps, epoch)
+        bar = self.logs.bar(labeled(loader.epoch(epoch), "loading and views"), epoch)
         for step, batch in enumerate(bar):
             at = epoch * steps + step
             rate = clock.rate(at)
@@ -95,6 +96,7 @@ class Passes:
             if (step + 1) % recipe.train.log_every == 0 or step + 1 == steps:
                 means = losses.look(at + 1, self.run_folder)
                 self.logs.look(means, rate, at + 1)
+                bar.set_description_str(self.logs.title(epoch, step + 1))
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()})
         self._refuse_non_finite_weights(epoch)
         return losses.means() | {"learning_rate": rate}, images
@@ -141,7 +143,7 @@ class LossWindow:
         self._since.append(torch.stack([term.detach().float() for term in terms.values()]))
 
     def look(self, done: int, run: Path) -> dict[str, float]:
-        """The mean of each term since the last look.
+        """The mean of each term since the last look, over all processes: all of them look after the same steps.
 
         Args:
             done: steps of the run so far.
@@ -150,7 +152,7 @@ class LossWindow:
         Raises:
             NonFiniteLossError: naming the first term that is not finite, and its step.
         """
-        losses = torch.stack(self._since).cpu()
+        losses = mean_over_ranks(torch.stack(self._since)).cpu()
         self._since = []
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
