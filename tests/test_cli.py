@@ -235,7 +235,6 @@ def test_table_of_runs(monkeypatch, capsys, run, tmp_path):
         (["train", "demo", "--method.relation", "jackard"], "jaccard"),
         (["train", "demo", "--train.epochs", "0"], "train.epochs is 0"),
         (["train", "demo", "--resume"], "name its folder with --run"),
-        (["train", "demo", "--run", "missing", "--resume"], "no run to resume"),
         (["train", "kd", "--data.source", "digits", "--run", "x"], "--method.teacher"),
         (["evaluate", "nowhere"], "no trained encoder"),
         (["embed"], "needs a run folder"),

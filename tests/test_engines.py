@@ -17,16 +17,17 @@ import pytest
 
 from engines import bits, execute, in_the_middle, over, study
 from relatum.cli import main
-from relatum.recipes.recipe import from_dict
 from relatum.studies import trees
 from relatum.studies.engines import engine, local
 from relatum.studies.engines.payload import environment, executable
-from relatum.training.loop import fit
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What the run ends with when nothing happens to it."""
+    from relatum.recipes.recipe import from_dict
+    from relatum.training.loop import fit
+
     made = study(tmp_path_factory.mktemp("undisturbed"))
     (cell,) = made.cells
     fit(from_dict(nested(trees.tree(cell.recipe) | cell.changes)), cell.folder, quiet=True)
@@ -81,6 +82,29 @@ def test_local_a_run_that_is_killed_ends_with_the_same_bits(tmp_path, monkeypatc
     assert any("again  " in line and "killed by SIGKILL" in line for line in said)
     assert len(processes) == 2
     assert bits(made) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_stops_its_runs(tmp_path, number):
+    program = (
+        "import sys\n"
+        "from relatum.cli import main\n"
+        "from relatum.studies import plan\n"
+        "plan.command = lambda cell: ['sleep', '600']\n"
+        "main()\n"
+    )
+    words = ["study", "demo", "--over", "optim.lr=0.001,0.002", "--runs", str(tmp_path), "--jobs", "2"]
+    quiet = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as a shell does to its background
+    stopped = subprocess.Popen([sys.executable, "-c", program, *words], cwd=tmp_path, **quiet)
+    runs: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while len(runs) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        runs = [child for child in psutil.Process(stopped.pid).children() if "sleep" in child.name()]
+    assert len(runs) == 2
+    stopped.send_signal(number)
+    assert stopped.wait(20) == 130
+    assert psutil.wait_procs(runs, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])

@@ -124,7 +124,7 @@ def test_several_queries_make_a_gallery(monkeypatch, capsys, run, photos, tmp_pa
     assert "http" not in page.replace("http-equiv", "")
     for distance, name in listed(capsys.readouterr().out):
         shown = re.findall(rf"<figcaption>{re.escape(Path(name).name)}, ([0-9.]+)</figcaption>", page)
-        assert min(abs(float(value) - distance) for value in shown) <= 0.00505, "rounded to two digits"
+        assert min(abs(float(value) - distance) for value in shown) <= 0.000555, "rounded to three digits"
 
 
 def test_duplicates(monkeypatch, capsys, run, photos, tmp_path):

@@ -640,6 +640,18 @@ def test_digits_vary_in_place_and_scale(digits):
     assert len(left.unique()) > 18
 
 
+def test_the_digits_of_the_demo_are_the_same_on_smaller_canvases(digits):
+    source = load("digits24")
+    assert (len(source.train), len(source.test), source.size) == (1297, 500, 24)
+    assert source.test.labels.bincount().tolist() == [50] * 10
+    ink = torch.cat([source.train.images, source.test.images])[:, 0] > 0
+    rows, columns = ink.any(2).float(), ink.any(1).float()
+    height = 24 - rows.flip(1).argmax(1) - rows.argmax(1)
+    assert (int(height.min()), int(height.max())) == (12, 16)
+    assert len(columns.argmax(1).unique()) > 10
+    assert all(sorted(a.labels.tolist()) == sorted(b.labels.tolist()) for a, b in zip((source.train,), (digits.train,)))
+
+
 def test_pixels_alone_do_not_solve_digits(digits):
     from sklearn.datasets import load_digits
 

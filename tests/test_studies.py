@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import functools
 import json
+import re
 import resource
 import shlex
 import subprocess
@@ -292,6 +293,26 @@ def test_a_selection_is_fair_and_looks_at_held_out_images_alone(tmp_path):
         plan(small(scales={"cpu": scale}).at("cpu"), tmp_path)
 
 
+def test_no_trial_of_any_study_measures_the_test_set(tmp_path):
+    """Nor does one that `--select` makes. The runs that count hold nothing out."""
+    grids = [STUDIES[name].at(scale) for name, scale in EVERY]
+    over = ["method.temperature=0.1,0.2"]
+    grids += [grid_of("simclr", scale="cpu", over=over, seeds=None, select="validation_knn_top1")]
+    seen = set()
+    for grid in grids:
+        for cell in plan(grid, tmp_path).cells if grid.selection else ():
+            fields = trees.tree(cell.recipe) | cell.changes
+            seen.add(cell.kind)
+            if cell.kind == "trial":
+                assert fields["evaluation.run"] == []
+                assert fields["data.validation"] > 0
+                assert fields["evaluation.every"] > fields["train.epochs"], "after the last epoch alone"
+            elif cell.choice is not None:
+                assert fields["data.validation"] == 0
+                assert fields["evaluation.run"]
+    assert {"trial", "run"} <= seen
+
+
 def test_a_trial_that_did_not_measure_is_refused(tmp_path):
     made = plan(selecting().at("cpu"), tmp_path)
     for cell in made.cells:
@@ -479,6 +500,27 @@ def test_a_table_of_a_study_answers_below_half_a_second_of_processor_time(tmp_pa
     subprocess.run([sys.executable, "-m", "relatum", "table", str(tmp_path)], capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_a_run_that_dies_at_once_is_shown_with_its_last_lines(tmp_path, monkeypatch, capfd):
+    """Through the command line, by the real command of a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["relatum", "study", "demo", "--over", "optim.lr=-1.0"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = capfd.readouterr().err
+    assert re.search(r"FAILED as-asked--demo seed 0: exit status 2\n    relatum: optim.lr is -1.0; expected", said), (
+        said
+    )
+    assert "relatum: 1 of 1 runs failed and 0 wait on them" in said
+
+
+def test_a_study_without_jobs_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["relatum", "study", "corsd-4", "--dry-run", "--jobs", "0"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--jobs is 0; expected at least one run at a time" in capsys.readouterr().err
 
 
 def test_an_unknown_suffix_is_refused_before_any_work(tmp_path, monkeypatch, capsys):

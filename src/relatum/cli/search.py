@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 USAGE = "RUN --in DIR [--query IMAGE] [--k 10] [--threshold 0.05] [--out GALLERY.html]"
 
-SHOWN = 168  # pixels of an image's side in a gallery, which screens may show on twice as many
+SHOWN = 192  # pixels of an image's side in a gallery: at least as many as it is shown on
 PRINTED = 20  # groups of duplicates
 
 
@@ -55,12 +55,12 @@ def run(args: Sequence[str]) -> None:
     encoder = encoder_in(folder, recipe, device_of(recipe))
     if chosen.query is None:
         rows = _duplicates(encoder, bank, chosen.threshold)
-        title = f"Images within {chosen.threshold:g} of each other in {chosen.images}"
+        about = f"within {chosen.threshold:g} of each other in {chosen.images}"
     else:
         rows = _nearest(encoder, asked, bank, chosen.k, chosen.threshold, gallery=chosen.out is not None)
-        title = f"The nearest to {chosen.query} in {chosen.images}"
+        about = f"nearest to {chosen.query} in {chosen.images}"
     if chosen.out:
-        _gallery(chosen.out, title, folder, rows)
+        _gallery(chosen.out, about, folder, rows)
 
 
 def _check(chosen: Any) -> None:
@@ -152,16 +152,16 @@ def _shown(images: "Images", i: int, name: str, distance: float | None = None) -
     return Neighbor(out.getvalue(), Path(name).name, distance)
 
 
-def _gallery(out: Path, title: str, run: Path, rows: "Sequence[Sequence[Neighbor]]") -> None:
+def _gallery(out: Path, about: str, run: Path, rows: "Sequence[Sequence[Neighbor]]") -> None:
     from relatum.reports.page import Page
 
     page = Page(
-        title,
-        f"by the encoder of {run}",
+        "Images that are alike",
+        f"{about}, by the encoder of {run}",
         footer="Made by relatum search.",
         remedy="ask for fewer: a single --query, a smaller --k or --threshold",
     )
-    note = "On the left what was asked for; beside it the nearest, with their distances (1 - cosine)."
+    note = "First what was asked for, then the nearest with their distances (1 - cosine of the features)."
     if rows:
         page.neighbors("Found", rows, note, large=True)
     else:

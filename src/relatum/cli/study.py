@@ -1,8 +1,10 @@
 """Run what a study lacks, on any engine, and tell its answer."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ USAGE = "[NAME] [--scale cpu] [--over FIELD=V,V] [--seeds 0-5] [--jobs N] [--dry
 def run(args: Sequence[str]) -> None:
     """NAME [--scale cpu] [--seeds 0-5] [--jobs N] [--dry-run] ...: run a study, or any grid of a recipe's settings."""
     chosen = _parser().parse_args(args)
+    if chosen.jobs < 1:
+        raise ValueError(f"--jobs is {chosen.jobs}; expected at least one run at a time.")
     if chosen.verdicts:
         _verdicts(chosen)
         return
@@ -156,7 +160,19 @@ def _run(found: "Plan", chosen: argparse.Namespace) -> "Outcome | None":
         expected=measured_seconds(found),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    return executor.run()
+    with _terminated_like_interrupted():
+        return executor.run()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGINT both stop the runs before they stop the study, even where a shell has set SIGINT aside."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _verdicts(chosen: argparse.Namespace) -> None:

@@ -73,6 +73,13 @@ CATALOG: dict[str, NamedSet] = {
         test=500,
         parquet=False,
     ),
+    "digits24": NamedSet(
+        about="the same digits on 24 x 24 canvases, 12 to 16 pixels wide; nothing is downloaded",
+        classes=10,
+        train=1_297,
+        test=500,
+        parquet=False,
+    ),
     "cifar10": NamedSet(
         about="32 x 32 photographs of animals and vehicles",
         classes=10,

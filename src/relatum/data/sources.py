@@ -243,6 +243,8 @@ def _find(name: str, root: Path, labels: str, together: bool) -> Listing:
 def _named(name: str, facts: NamedSet, root: Path) -> Listing:
     if name == "digits":
         return digits()
+    if name == "digits24":
+        return digits(24, 12, 16)
     if name == "imagenet":
         for base in (root / name, root):
             if (base / "train").is_dir() and (base / "val").is_dir():

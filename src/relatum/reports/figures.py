@@ -54,7 +54,7 @@ def curves(record: Record, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, framealpha=0.9, edgecolor="none")
     figure.suptitle(f"{record.recipe['name']}, seed {record.seed}")
     figure.savefig(path, dpi=120)
 

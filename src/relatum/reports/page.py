@@ -154,6 +154,7 @@ class Page:
             ValueError: for a page of more than 1.5 MB, with what takes the room.
         """
         links = "".join(f'<a href="#s{i}">{html.escape(t)}</a>' for i, (t, _) in enumerate(self._sections))
+        nav = f"<nav>{links}</nav>" if len(self._sections) > 1 else ""
         sections = "".join(
             f'<section id="s{i}"><h2>{html.escape(title)}</h2>{body}</section>'
             for i, (title, body) in enumerate(self._sections)
@@ -168,7 +169,7 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self.title)}</title><link rel=icon href='data:,'><style>{_asset('page.css')}</style>"
             f'</head><body><main><h1>{html.escape(self.title)}</h1><p class="lead">{html.escape(self.lead)}</p>'
-            f"<nav>{links}</nav>{sections}<footer>{html.escape(self.footer)}</footer></main>"
+            f"{nav}{sections}<footer>{html.escape(self.footer)}</footer></main>"
             f"{specs}{runtime}<script>{_asset('page.js')}</script>"
             "</body></html>"
         )
@@ -224,7 +225,7 @@ def _gallery_row(row: Sequence[Neighbor]) -> str:
     figures = []
     for i, image in enumerate(row):
         kind = "query" if i == 0 else "same" if image.same else "other"
-        words = image.name if image.distance is None else f"{image.name}, {image.distance:.2f}"
+        words = image.name if image.distance is None else f"{image.name}, {image.distance:.3f}"
         figures.append(
             f'<figure class="{kind}"><img alt="{html.escape(words, quote=True)}" src="{_data_uri(image.png)}">'
             f"<figcaption>{html.escape(words)}</figcaption></figure>"

@@ -1,14 +1,11 @@
 """What a processor can run: the changes that the scale `cpu` makes, each said once."""
 
-from relatum.studies.study import Changes
+from relatum.studies.study import TRIAL, Changes
 
 ALL_IMAGES: Changes = {"data.validation": 0.0, "evaluation.every": 0}
 """Runs that count train on every image of the part, and look at nothing before the end."""
 
-_TRIAL: Changes = {"evaluation.every": 1_000_000, "evaluation.run": (), "evaluation.figures": False}
-"""A trial measures the held-out images after the last epoch, and the test set never."""
-
-HELD_OUT: Changes = {**_TRIAL, "data.validation": 0.1}
+HELD_OUT: Changes = {**TRIAL, "data.validation": 0.1}
 """Trials: a tenth of the training images is held out."""
 
 CPU_UNLABELED: Changes = {
@@ -51,9 +48,9 @@ CPU_LABELED: Changes = {
 """With labels: few images and many epochs, so that the baseline knows its training images by heart (97.5 % of them), as
 the paper's networks do: where a regularizer can pay. resnet8x4 is the small network of the field's wide pair."""
 
-CPU_UNLABELED_TRIALS: Changes = {**_TRIAL, "data.train_images": 20_000, "data.validation": 0.5}
+CPU_UNLABELED_TRIALS: Changes = {**TRIAL, "data.train_images": 20_000, "data.validation": 0.5}
 """Trials as long as a run that counts, on 10,000 images, with 10,000 others held out: a choice among 1,000 would be one
 of noise. For sets that have 20,000 training images."""
 
-CPU_LABELED_TRIALS: Changes = {**_TRIAL, "data.train_images": 15_000, "data.validation": 2 / 3}
+CPU_LABELED_TRIALS: Changes = {**TRIAL, "data.train_images": 15_000, "data.validation": 2 / 3}
 """Trials as long as a run that counts, on 5,000 images, with 10,000 others held out."""

@@ -15,6 +15,9 @@ from relatum.studies.trees import tree
 
 Changes: TypeAlias = Mapping[str, Any]
 
+TRIAL: Changes = {"evaluation.every": 1_000_000, "evaluation.run": (), "evaluation.figures": False}
+"""A trial measures the held-out images after the last epoch, and the test set never."""
+
 SCALES = ("paper", "gpu", "cpu")
 """paper: the paper's protocol to the letter. gpu: an hour of one GPU a cell. cpu: minutes of one core a cell."""
 
@@ -63,7 +66,7 @@ class Selection:
     candidates: Mapping[str, Sequence[Changes]]
     metric: str = "validation_knn_top1"
     seeds: tuple[int, ...] = (100,)
-    changes: Changes = field(default_factory=lambda: {"data.validation": 0.1})
+    changes: Changes = field(default_factory=lambda: {**TRIAL, "data.validation": 0.1})
     largest: bool = True
 
     def __post_init__(self) -> None:
