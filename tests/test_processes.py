@@ -293,3 +293,7 @@ def test_cost_and_evaluation_need_no_lightning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ratio" in done.stdout
+    measuring = (
+        "import sys, relatum.cli.evaluate, relatum.training.measuring; assert 'lightning_fabric' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", measuring], check=True)

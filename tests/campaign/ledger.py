@@ -5,6 +5,7 @@ to itself (a kill, a limit, a crash of a decoder) leaves the campaign running. T
 that has used autograd's threads must not fork.
 """
 
+import contextlib
 import os
 import random
 import resource
@@ -108,20 +109,29 @@ def _run(action: Callable[[], Any], folder: Path, log: Path, megabytes: int | No
             resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
         if file_bytes is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes,) * 2)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
         action()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except (ValueError, OSError, RuntimeError) as error:
+        _without_limit()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         code = 2
     except BaseException:
+        _without_limit()
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(BaseException):  # nothing may keep a child from ending here
+            _without_limit()
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
+
+
+def _without_limit() -> None:
+    """What a child says is a file too."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
 @dataclass
