@@ -73,6 +73,8 @@ def child(
     pid = os.fork()
     if pid == 0:
         _run(action, folder, log, megabytes, file_bytes)
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # here too: it may be killed before it did so itself
+        os.setpgid(pid, pid)
     limit = min(seconds, kill_after) if kill_after is not None else seconds
     status = _wait(pid, start + limit)
     timed_out = False
