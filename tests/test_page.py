@@ -36,7 +36,7 @@ GROUPS = {"plain": [record("plain", 0, 40.0), record("plain", 1, 42.0)], "other"
 
 def page() -> Page:
     made = Page("A <question>", "One sentence.")
-    rows = [[Cell("ten", 10.0), "b"], [Cell("nine", 9.0, apart=True), "a"], [Cell("", None), "c"]]
+    rows = [[Cell("ten", 10.0), "b"], [Cell("nine", 9.0, tone="better"), "a"], [Cell("", None), "c"]]
     made.table("Answer", ["number", "word"], rows, note="How it was measured.")
     made.charts("Curves", [charts.curves(GROUPS, "validation_top1", "top-1"), charts.curves(GROUPS, "absent", "x")])
     made.charts("Nothing", [None])
@@ -116,7 +116,7 @@ def test_the_page_of_a_study_shows_its_differences(tmp_path):
     made = told(tmp_path, (50.0, 51.0, 49.0, 50.5, 50.0, 49.5), (52.1, 53.0, 51.2, 52.4, 52.0, 51.6))
     text = page_of_study(made).html()
     assert "smooth: +2.05 (+1.94 to +2.16), 6 seeds" in text
-    assert "<td class=apart>better</td>" in text
+    assert "<td class=better>better</td>" in text
 
 
 def test_a_study_without_a_run_has_no_page(tmp_path):

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from relatum.reports.records import Record, flat
 
@@ -30,12 +30,12 @@ class Cell(NamedTuple):
     Attributes:
         text: what is read.
         value: what it sorts by; None sorts by the text.
-        apart: whether it is a difference that is told apart, and shown so.
+        tone: "better" or "worse" for what is told apart, which is shown so; empty for all else.
     """
 
     text: str
     value: float | None = None
-    apart: bool = False
+    tone: Literal["", "better", "worse"] = ""
 
 
 class Neighbor(NamedTuple):
@@ -79,6 +79,7 @@ class Page:
         rows: Sequence[Sequence[Cell | str]],
         note: str = "",
         caption: str = "",
+        below: Sequence[str] = (),
     ) -> None:
         """A section with a table that sorts by each of its columns.
 
@@ -88,11 +89,13 @@ class Page:
             rows: as many cells as there are headings.
             note: plain text above the table.
             caption: what the table shows, in a line.
+            below: lines of plain text below it, such as how its numbers were measured.
 
         Raises:
             ValueError: for a row of another length than the headings.
         """
-        self._add(title, note, _table(headings, rows, caption))
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in below)
+        self._add(title, note, _table(headings, rows, caption) + (f'<ul class="note">{lines}</ul>' if lines else ""))
 
     def charts(self, title: str, charts: "Sequence[alt.TopLevelMixin | None]", note: str = "") -> None:
         """A section with charts side by side; None is left out, and a section without charts too."""
@@ -218,7 +221,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Cell | str]], captio
 def _cell(cell: Cell | str) -> str:
     cell = Cell(cell) if isinstance(cell, str) else cell
     value = "" if cell.value is None else f' data-value="{cell.value:.10g}"'
-    return f"<td{value}{' class=apart' if cell.apart else ''}>{html.escape(cell.text)}</td>"
+    return f"<td{value}{f' class={cell.tone}' if cell.tone else ''}>{html.escape(cell.text)}</td>"
 
 
 def _gallery_row(row: Sequence[Neighbor]) -> str:

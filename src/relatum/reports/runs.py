@@ -65,7 +65,7 @@ def _measurements(page: Page, titles: Mapping[Path, str], runs: Mapping[Path, Re
         cells = [Cell("" if n is None else f"{n:.2f}", n) for n in numbers]
         passes = Cell(f"{record.images_passed:,}", record.images_passed)
         rows.append([Cell(title), *cells, Cell(f"{record.seconds / 60:.1f}", record.seconds), passes])
-    page.table("Measured", ["run", *headings.values(), "minutes", "image passes"], rows)
     protocols = dict.fromkeys(f"{name}: {text}" for record in runs.values() for name, text in record.protocols.items())
     notices = dict.fromkeys(notice for record in runs.values() for notice in record.notices)
-    page.text("How it was measured", [*protocols, *notices])
+    columns = ["run", *headings.values(), "minutes", "image passes"]
+    page.table("Measured", columns, rows, below=[*protocols, *notices])

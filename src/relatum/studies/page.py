@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 from relatum.reports import charts
 from relatum.reports.page import Cell as TableCell
@@ -56,16 +57,16 @@ def page_of(plan: Plan) -> Page:
 
 def _table(page: Page, title: str, table: Table | None) -> None:
     if table is not None:
-        rows = [[_cell(text) for text in row] for row in table.rows]
-        page.table(title, table.headings, rows)
-        page.text(f"{title}: how", list(table.notes)) if table.notes else None
+        headings = [heading or "row" for heading in table.headings]
+        page.table(title, headings, [[_cell(text) for text in row] for row in table.rows], below=table.notes)
 
 
 def _cell(text: str) -> TableCell:
-    """A text that begins with a number sorts by it."""
+    """A text that begins with a number sorts by it; a verdict and the best number are colored."""
     found = re.match(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", text)
-    told = isinstance(text, Bold) or text in ("better", "worse")
-    return TableCell(str(text), float(found.group().replace(",", "")) if found else None, told)
+    value = float(found.group().replace(",", "")) if found else None
+    tone: Literal["", "better", "worse"] = "worse" if text == "worse" else ""
+    return TableCell(str(text), value, "better" if isinstance(text, Bold) or text == "better" else tone)
 
 
 def _in_column(evidence: Evidence, column: str) -> dict[str, list[Record]]:
