@@ -113,15 +113,17 @@ def test_a_server_that_stalls(ledger: Ledger, tmp_path):
     ledger.expects(area, "one clear error within the time limit, and nothing that looks whole")
     rng = ledger.rng(area)
     for number in range(ledger.attempts(10)):
-        server, sent = socket.create_server(("127.0.0.1", 0)), rng.randrange(2000)
+        server, sent, over = socket.create_server(("127.0.0.1", 0)), rng.randrange(2000), threading.Event()
 
-        def serve(server: socket.socket = server, sent: int = sent) -> None:
+        def serve(server: socket.socket = server, sent: int = sent, over: threading.Event = over) -> None:
             connection, _ = server.accept()
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(sent))
-            threading.Event().wait(60)
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(sent))
+                over.wait(60)
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
         folder, port = tmp_path / str(number), server.getsockname()[1]
 
         def attack(folder: Path = folder, port: int = port) -> None:
@@ -135,5 +137,7 @@ def test_a_server_that_stalls(ledger: Ledger, tmp_path):
         ended = child(attack, tmp_path, seconds=30)
         left = [path.name for path in folder.rglob("*") if path.suffix != ".part"] if folder.is_dir() else []
         ledger.count(area, ended.refused and not left, f"after {sent} bytes: {ended}; left {left}")
+        over.set()
+        thread.join()
         server.close()
     ledger.check(area)
