@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from relatum.cli.arguments import device_of, parse, recipe_of, run_argument
+from relatum.core.files import write_durably
 
 USAGE = "RUN --images DIR [--out FILE.npz|FILE.parquet] [--on-bad-image skip]"
 SUFFIXES = (".npz", ".parquet")
@@ -54,15 +55,11 @@ def run(args: Sequence[str]) -> None:
 
 def save(out: Path, features: Any, labels: Any, names: Sequence[str], classes: Sequence[str]) -> None:
     """Write features, one row an image, whole or not at all."""
-    import os
-
     import numpy as np
 
-    part = out.with_name(out.name + ".part")
-    try:
+    def write(file: BinaryIO) -> None:
         if out.suffix == ".npz":
-            with part.open("wb") as file:  # given a name, numpy would add a suffix of its own
-                np.savez(file, features=features, labels=labels, names=np.array(names), classes=np.array(classes))
+            np.savez(file, features=features, labels=labels, names=np.array(names), classes=np.array(classes))
         else:
             import pyarrow as pa
             from pyarrow import parquet
@@ -70,9 +67,9 @@ def save(out: Path, features: Any, labels: Any, names: Sequence[str], classes: S
             rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
             label = [classes[i] if 0 <= i < len(classes) else None for i in labels.tolist()]
             columns = {"name": pa.array(list(names)), "label": pa.array(label, pa.string()), "features": rows}
-            parquet.write_table(pa.table(columns), part)
-        os.replace(part, out)
+            parquet.write_table(pa.table(columns), file)
+
+    try:
+        write_durably(out, write)
     except OSError as error:
         raise OSError(f"{out} cannot be written: {error.strerror or error}. Choose another --out.") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -11,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from relatum.core.files import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +146,7 @@ def _parsed(path: Path) -> tuple[Record | None, str]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text in UTF-8 so that no reader ever sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_durably(path, lambda file: file.write(text.encode()))
 
 
 def versions() -> dict[str, str]:
