@@ -7,10 +7,9 @@ is named in its place: a relation by its name, a teacher by its run folder. The 
 """
 
 import dataclasses
-import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ import tyro
 
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone
+from relatum.recipes.index import did_you_mean
 from relatum.relations import RELATIONS, Relation
 
 SUPPLIED = ("num_samples",)
@@ -33,13 +33,6 @@ class MethodOptions:
 
     name: str
     """The method, a name of `METHODS`."""
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """What an error says of a name that is not known: close ones, or all."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(sorted(known))}."
 
 
 def held(annotation: Any) -> Any:
@@ -81,7 +74,7 @@ def options_of(name: str) -> type[Any]:
         ValueError: for a method that does not exist.
     """
     if name not in METHODS:
-        raise ValueError(f"there is no method {name!r}; {suggest(name, METHODS)}")
+        raise ValueError(f"there is no method {name!r}; {did_you_mean(name, sorted(METHODS))}")
     method = METHODS[name]
     hints = get_type_hints(method.__init__)
     text = docstring_parser.parse(method.__doc__ or "")
@@ -122,7 +115,7 @@ def options(name: str, **chosen: Any) -> Any:
     known = {f.name for f in dataclasses.fields(options_of(name))}
     for key in chosen:
         if key not in known:
-            raise ValueError(f"the method {name!r} has no option {key!r}; {suggest(key, known)}")
+            raise ValueError(f"the method {name!r} has no option {key!r}; {did_you_mean(key, sorted(known))}")
     return options_of(name)(**chosen)
 
 

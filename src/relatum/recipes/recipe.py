@@ -16,8 +16,9 @@ from relatum.core.schedules import Schedule
 from relatum.data.views import ClassifierView, ContrastiveView
 from relatum.methods import METHODS
 from relatum.recipes.evaluation import Evaluation
+from relatum.recipes.index import did_you_mean
 from relatum.recipes.limits import check
-from relatum.recipes.options import AnyOptions, MethodOptions, options, options_of, suggest
+from relatum.recipes.options import AnyOptions, MethodOptions, options, options_of
 from relatum.recipes.text import read_tree, shortened, write_tree
 from relatum.reports.records import flat
 
@@ -183,7 +184,11 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     method = tree.get("method")
     name = method.get("name") if isinstance(method, Mapping) else None
     if not isinstance(name, str) or name not in METHODS:
-        hint = suggest(name, METHODS) if isinstance(name, str) else f"expected one of {', '.join(sorted(METHODS))}."
+        hint = (
+            did_you_mean(name, sorted(METHODS))
+            if isinstance(name, str)
+            else f"expected one of {', '.join(sorted(METHODS))}."
+        )
         raise ValueError(f"method.name is {shortened(name)}; {hint}")
     chosen: MethodOptions = _validated(pydantic.TypeAdapter(options_of(name)), method, "method.")
     recipe = _validated(_ADAPTER, {**tree, "method": chosen}, "")
@@ -246,7 +251,7 @@ def _refuse_unknown(given: Any, known: Any, path: str) -> None:
     if isinstance(given, Mapping) and isinstance(known, Mapping):
         for key, value in given.items():
             if key not in known:
-                raise ValueError(f"there is no field {path}{key}; {suggest(str(key), known)}")
+                raise ValueError(f"there is no field {path}{key}; {did_you_mean(str(key), sorted(known))}")
             _refuse_unknown(value, known[key], f"{path}{key}.")
     elif isinstance(given, list | tuple) and isinstance(known, list):
         for one, other in zip(given, known):
