@@ -400,6 +400,11 @@ def test_a_transformer_gives_a_map_at_each_quarter_of_its_depth() -> None:
         ({"name": "resnet20"}, "resnet20 is defined with the CIFAR stem only, not 'imagenet'; give stem='cifar'"),
         ({"name": "resnet20", "stem": "cifar", "pretrained": True}, "resnet20 has no published weights"),
         ({"name": "seresnet18", "pretrained": True}, "timm has no weights for seresnet18"),
+        ({"name": "test_vit", "stem": "cifar"}, "test_vit is a vision transformer, which has no stem to change"),
+        ({"name": "test_vit", "img_size": 40}, "img_size 40 is no multiple of patch_size 16 .* such as 32"),
+        ({"name": "test_vit", "patch_size": 0}, "patch_size is 0; expected a positive number"),
+        ({"name": "resnet18", "img_size": 32}, r"img_size is 32, and resnet18 \(ResNet\) has none to set"),
+        ({"name": "resnet20", "stem": "cifar", "patch_size": 4}, "resnet20 takes images of any size"),
         ({"name": "deit_tiny_distilled_patch16_224"}, "lacks a single classifier"),
         ({"name": "resnet18", "num_classes": -1}, "num_classes is -1"),
         ({"name": "resnet18", "in_channels": 0}, "in_channels is 0"),
@@ -418,9 +423,16 @@ def test_bad_choices_are_refused(options: dict, message: str) -> None:
         ("test_resnet", "imagenet", (1, 3, 64, 31), "images are 64x31; .* shrinks them 32 times.*stem='cifar'"),
         ("test_resnet", "cifar", (1, 3, 7, 7), "images are 7x7; .* shrinks them 8 times.*: resize them$"),
         ("resnet20", "cifar", (1, 3, 3, 8), "images are 3x8; .* shrinks them 4 times"),
-        ("test_vit", "imagenet", (1, 3, 32, 32), "images are 32x32; test_vit takes 160x160 only"),
+        (
+            "swin_tiny_patch4_window7_224",
+            "imagenet",
+            (1, 3, 32, 32),
+            "images are 32x32; swin_tiny.* takes 224x224 only",
+        ),
+        ("test_vit", "imagenet", (1, 3, 32, 40), "images are 32x40, which the patches of test_vit .* multiples of 16"),
+        ("test_vit", "imagenet", (1, 3, 0, 32), "images are 0x32, which the patches"),
     ],
-    ids=["channels", "imagenet", "cifar", "small", "fixed"],
+    ids=["channels", "imagenet", "cifar", "small", "fixed", "patches", "empty"],
 )
 def test_bad_images_are_refused(name: str, stem: str, shape: tuple[int, ...], message: str) -> None:
     backbone = meta(name, stem)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from relatum.core.types import Features
 from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.transformers import class_attention, is_transformer, size_arguments
 
 Stem = Literal["imagenet", "cifar", "tiny"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -67,10 +68,14 @@ class Backbone(nn.Module):
     their first stage halves the image: 16, 8, 4 and 2 pixels with `cifar`. The small networks (`resnet20`,
     `wrn_16_2`, ...) are defined with the `cifar` stem and have three stages.
 
-    Up to four stages are given: the deepest feature map of each size, and for models of one size (ViT) the maps at
-    each quarter of the depth. A map of a pre-activation network is the sum that leaves the stage, before the next
-    normalization. timm's squeeze-and-excite networks round the squeezed width up to a multiple of 8, which differs
-    from the definition (a sixteenth) only where a block has 64 channels: 8 for 4.
+    Up to four stages are given: the deepest feature map of each size. A vision transformer has one size, its stages are
+    blocks, and four are given: those that end each quarter of its depth (3, 6, 9 and 12 of 12), the patches as a map,
+    before the last normalization. It has no stem to change: `patch_size` says what the image is shrunk by. It takes
+    images of any size that its patches divide, as crops of several sizes need it.
+
+    A map of a pre-activation network is the sum that leaves the stage, before the next normalization. timm's
+    squeeze-and-excite networks round the squeezed width up to a multiple of 8, which differs from the definition (a
+    sixteenth) only where a block has 64 channels: 8 for 4.
 
     Args:
         name: a name in `BACKBONES` or `SMALL_RESNETS`, or any timm model with staged features.
@@ -78,17 +83,20 @@ class Backbone(nn.Module):
         num_classes: width of the classifier; 0 for none.
         in_channels: channels of the images.
         pretrained: whether to download timm's weights; a stem other than `imagenet` starts anew.
+        img_size: side of the images in pixels, for models that are made for one (transformers); None for timm's.
+        patch_size: side of a transformer's patches in pixels; None for timm's.
 
     Attributes:
         model: the plain model, whose state is what an export holds.
         embedding_dim: width of the embedding.
         stage_channels: channels of each stage, shallow to deep.
         stage_strides: image pixels for each pixel of a stage.
+        arguments: what timm needs to make the model beside name, classes and channels.
         chunk: how many images `embed` encodes at a time in training; 0 for all at once.
 
     Raises:
-        ValueError: for an unknown name, a stem that the family does not define, a model without staged features or
-            without published weights.
+        ValueError: for an unknown name, a stem that the family does not define, sizes that the model cannot have, a
+            model without staged features or without published weights.
 
     Source: `cifar` is the stem of SimCLR (Chen et al. 2020, appendix B.9), `tiny` that of W-MSE (Ermolov et al.
     2021); the networks are defined in the papers that `timm` and `small_resnets` name.
@@ -104,6 +112,8 @@ class Backbone(nn.Module):
         num_classes: int = 0,
         in_channels: int = 3,
         pretrained: bool = False,
+        img_size: int | None = None,
+        patch_size: int | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 0 or in_channels < 1:
@@ -115,6 +125,8 @@ class Backbone(nn.Module):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.chunk = 0
+        self.img_size, self.patch_size = img_size, patch_size
+        self.arguments: dict[str, Any] = {}
 
         model: Any
         shrunk = 1
@@ -123,9 +135,12 @@ class Backbone(nn.Module):
                 raise ValueError(f"{name} is defined with the CIFAR stem only, not {stem!r}; give stem='cifar'")
             if pretrained:
                 raise ValueError(f"{name} has no published weights here; train it, or start from a run of yours")
+            if img_size or patch_size:
+                raise ValueError(f"{name} takes images of any size: leave img_size and patch_size out")
             model = SMALL_RESNETS[name](num_classes=num_classes, in_channels=in_channels)
         else:
-            model = _timm_model(name, num_classes, in_channels, pretrained)
+            self.arguments = size_arguments(_known_to_timm(name, pretrained), img_size, patch_size)
+            model = _timm_model(name, num_classes, in_channels, pretrained, self.arguments)
             if stem != "imagenet":
                 shrunk = _change_stem(model, name, stem, in_channels)
         self.model = model
@@ -136,6 +151,9 @@ class Backbone(nn.Module):
         self.embedding_dim = int(model.head_hidden_size)
         config = getattr(model, "pretrained_cfg", {})
         self._only_size = config["input_size"][1:] if config.get("fixed_input_size") else None
+        if img_size is not None:
+            self._only_size = (img_size, img_size)
+        self._patch = model.patch_embed.patch_size if "dynamic_img_size" in self.arguments else None
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Features:
         """The features of every stage, the embedding, and the logits if there are classes.
@@ -171,6 +189,15 @@ class Backbone(nn.Module):
             return torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
         return self._embed(images)
 
+    def attention(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n heads gh gw"]:
+        """How much a transformer's class token looks at each patch in the last block: see `class_attention`.
+
+        Raises:
+            ValueError: as `forward`, and for a model without such attention.
+        """
+        self._check(images)
+        return class_attention(self.model, images)
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile `forward` and `embed` in place, as `nn.Module.compile` does it; copies are plain again."""
         super().compile(*args, **kwargs)
@@ -190,7 +217,13 @@ class Backbone(nn.Module):
                 f"images have {channels} channels; {self.name} was built for {self.in_channels}: "
                 f"convert the images, or build it with in_channels={channels}"
             )
-        if self._only_size is not None and (height, width) != tuple(self._only_size):
+        if self._patch is not None:
+            if height % self._patch[0] or width % self._patch[1] or not min(height, width):
+                raise ValueError(
+                    f"images are {height}x{width}, which the patches of {self.name} do not divide; expected multiples "
+                    f"of {self._patch[0]}: resize them, or choose another patch_size"
+                )
+        elif self._only_size is not None and (height, width) != tuple(self._only_size):
             expected = "x".join(map(str, self._only_size))
             raise ValueError(f"images are {height}x{width}; {self.name} takes {expected} only: resize them")
         if min(height, width) < self.stage_strides[-1]:
@@ -207,8 +240,14 @@ def share_batch_statistics(module: Module) -> Module:
     return convert_sync_batchnorm(module)
 
 
-def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool) -> Any:
-    """timm's model of this name, checked to have what `Backbone` needs."""
+def takes_size(name: str) -> bool:
+    """Whether a backbone's network is made for a size of images: a vision transformer."""
+    timm_name = BACKBONES.get(name, name)
+    return timm.is_model(timm_name) and is_transformer(timm_name)
+
+
+def _known_to_timm(name: str, pretrained: bool) -> str:
+    """timm's name of a network, which must be one, with weights where they are wanted."""
     timm_name = BACKBONES.get(name, name)
     tag = "." in timm_name
     if not timm.is_model(timm_name) or (tag and not timm.models.is_model_pretrained(timm_name)):
@@ -219,7 +258,15 @@ def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool)
         raise ValueError(f"unknown backbone {name!r}; {hint}")
     if pretrained and not timm.models.is_model_pretrained(timm_name):
         raise ValueError(f"timm has no weights for {name}; give pretrained=False, or choose another backbone")
-    model: Any = timm.create_model(timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
+    return timm_name
+
+
+def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool, arguments: dict[str, Any]) -> Any:
+    """timm's model of this name, checked to have what `Backbone` needs."""
+    timm_name = BACKBONES.get(name, name)
+    model: Any = timm.create_model(
+        timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **arguments
+    )
     needed = ("forward_intermediates", "forward_head", "get_classifier", "feature_info", "head_hidden_size")
     missing = [attribute for attribute in needed if not hasattr(model, attribute)]
     if missing or not isinstance(model.get_classifier(), nn.Module):
@@ -233,6 +280,11 @@ def _change_stem(model: nn.Module, name: str, stem: Stem, in_channels: int) -> i
 
     The new convolution starts as timm's do, from a normal of variance 2 / fan-out (He et al. 2015).
     """
+    if is_transformer(BACKBONES.get(name, name)):
+        raise ValueError(
+            f"stem is {stem!r}, and {name} is a vision transformer, which has no stem to change; give stem='imagenet', "
+            "and for small images a patch_size such as 4"
+        )
     layers = STEM_LAYERS.get(type(model))
     replaced: list[nn.Conv2d] = []
     if layers is not None and any(path == layers.conv for path, _ in model.named_modules()):

@@ -40,6 +40,8 @@ class EncoderInfo:
         size: height and width of the training images, in pixels.
         classes: the name of each class, or None.
         relatum: the version that wrote the file.
+        img_size: side of the images that the network was made for; None for timm's.
+        patch_size: side of a transformer's patches; None for timm's.
     """
 
     architecture: str
@@ -51,6 +53,8 @@ class EncoderInfo:
     size: int
     classes: tuple[str, ...] | None
     relatum: str
+    img_size: int | None = None
+    patch_size: int | None = None
 
 
 def describe(
@@ -94,6 +98,8 @@ def describe(
         size=size,
         classes=None if classes is None else tuple(classes),
         relatum=version("relatum"),
+        img_size=backbone.img_size,
+        patch_size=backbone.patch_size,
     )
 
 
@@ -113,7 +119,12 @@ def rebuilt(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tu
             fields[name] = None if fields[name] is None else tuple(fields[name])
         info = EncoderInfo(**fields)
         backbone = Backbone(
-            info.architecture, stem=info.stem, num_classes=info.num_classes, in_channels=info.in_channels
+            info.architecture,
+            stem=info.stem,
+            num_classes=info.num_classes,
+            in_channels=info.in_channels,
+            img_size=info.img_size,
+            patch_size=info.patch_size,
         )
         backbone.model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -354,6 +365,7 @@ if __name__ == "__main__":
 def _script(backbone: Backbone, info: EncoderInfo) -> str:
     """The program that rebuilds the model from timm, or from the copy of `small_resnets`."""
     imports = ["from safetensors.torch import load_file", "from torch import nn"]
+    sizes = "".join(f", {name}={value}" for name, value in backbone.arguments.items())
     if backbone.name in SMALL_RESNETS:
         imports += ["", "from small_resnets import SMALL_RESNETS"]
         create = f'SMALL_RESNETS["{info.architecture}"](num_classes={info.num_classes}, in_channels='
@@ -361,7 +373,7 @@ def _script(backbone: Backbone, info: EncoderInfo) -> str:
         imports.insert(0, "import timm")
         timm_name = BACKBONES.get(backbone.name, backbone.name)
         create = f'timm.create_model("{timm_name}", num_classes={info.num_classes}, in_chans='
-    build = [f"model = {create}{info.in_channels})"]
+    build = [f"model = {create}{info.in_channels}{sizes})"]
     if info.stem != "imagenet" and backbone.name not in SMALL_RESNETS:
         layers = STEM_LAYERS[type(backbone.model)]
         conv: Any = backbone.model.get_submodule(layers.conv)

@@ -19,7 +19,7 @@ from relatum.data.sources import Source
 from relatum.measurement.evaluators import EVALUATORS
 from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
-from relatum.networks.backbones import Backbone
+from relatum.networks.backbones import Backbone, takes_size
 from relatum.networks.export import load_encoder
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
@@ -163,6 +163,8 @@ def build(recipe: Recipe, prepared: Prepared) -> Method:
         num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
         in_channels=len(source.mean),
         pretrained=model.pretrained,
+        img_size=recipe.data.view.size if takes_size(model.name) else None,
+        patch_size=model.patch_size,
     )
     if model.initial:
         _start_from(backbone, encoder_of(model.initial))
@@ -207,10 +209,16 @@ def load_teacher(path: str, source: Source, size: int) -> Backbone:
 def _start_from(backbone: Backbone, path: Path) -> None:
     """Copy all weights but the classifier's from a file of an encoder of the same architecture."""
     donor, info = load_encoder(path)
-    if (info.architecture, info.stem) != (backbone.name, backbone.stem):
+    if (info.architecture, info.stem, info.patch_size) != (backbone.name, backbone.stem, backbone.patch_size):
+        found, wanted = (
+            f"{name} with stem {stem}" + (f" and patches of {patch}" if patch else "")
+            for name, stem, patch in (
+                (info.architecture, info.stem, info.patch_size),
+                (backbone.name, backbone.stem, backbone.patch_size),
+            )
+        )
         raise ValueError(
-            f"{path} holds {info.architecture} with stem {info.stem}; expected {backbone.name} with {backbone.stem}. "
-            "Choose --model.name and --model.stem to fit."
+            f"{path} holds {found}; expected {wanted}. Choose --model.name, --model.stem and --model.patch-size to fit."
         )
     own = backbone.model.state_dict()
     kept = {k: v for k, v in donor.model.state_dict().items() if k in own and own[k].shape == v.shape}

@@ -49,6 +49,8 @@ class Model:
     """A backbone of `relatum list`, or any timm model with staged features."""
     stem: Literal["imagenet", "cifar", "tiny"] = "cifar"
     """imagenet: as timm makes it. cifar: 3x3, stride 1, no max-pool. tiny: 3x3, stride 1, max-pool."""
+    patch_size: int | None = None
+    """Side of a vision transformer's patches in pixels, none for timm's; its images have the size of the views."""
     pretrained: bool = False
     """Start from timm's ImageNet weights (needs a network)."""
     initial: str = ""

@@ -16,7 +16,7 @@ from relatum.core.types import Batch
 from relatum.losses.objectives import kl_divergence
 from relatum.methods.checks import at_least_zero
 from relatum.methods.classifying import Classifying, class_logits, task_loss
-from relatum.networks.backbones import Backbone
+from relatum.networks.backbones import Backbone, takes_size
 
 
 class DML(Classifying, pairing="single"):
@@ -39,13 +39,16 @@ class DML(Classifying, pairing="single"):
         super().__init__(backbone)
         if peers < 1:
             raise ValueError(f"peers is {peers}; mutual learning needs at least 1 network beside the backbone.")
+        name = peer or backbone.name
+        sizes = {"img_size": backbone.img_size, "patch_size": backbone.patch_size} if takes_size(name) else {}
         # Built anew, not copied: networks that start alike have nothing to tell each other.
         self.peers = nn.ModuleList(
             Backbone(
-                peer or backbone.name,
+                name,
                 stem=backbone.stem,
                 num_classes=backbone.num_classes,
                 in_channels=backbone.in_channels,
+                **sizes,
             )
             for _ in range(peers)
         )
