@@ -18,7 +18,7 @@ def run(args: Sequence[str]) -> None:
     recipe, rest = recipe_argument("cost", args)
     import torch
 
-    from relatum.recipes import building
+    from relatum.recipes import building, trial
     from relatum.recipes.recipe import Recipe
     from relatum.training.cost import measure_cost
 
@@ -35,7 +35,7 @@ def run(args: Sequence[str]) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = device_of(chosen.recipe)
-    prepared = building.prepare(chosen.recipe)
+    prepared = building.prepare(chosen.recipe, trial.of(chosen.recipe))
     measured = measure_cost(
         chosen.recipe, prepared, device, precision_of(chosen.recipe, device), repeats=chosen.repeats
     )

@@ -103,8 +103,8 @@ def settle(name: str, listing: Listing, wish: Wish) -> Settled:
                 return _resident(decoded)
         if wish.resident == "yes":
             raise ValueError(
-                f"resident=yes needs images of one size, but {name} has {why}; give the size that all are scaled to "
-                f"(`--data.size 64`), or `--data.resident auto`"
+                f"resident=yes needs images of one size, but {name} has {why}; stream them with `--data.resident auto` "
+                f"(in Python `load(..., size=64)` scales all to one size)"
             )
     if all(isinstance(images, ResidentImages) for images in parts):
         return _resident([(images, []) for images in parts])

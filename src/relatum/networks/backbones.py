@@ -161,7 +161,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: for images of other channels, or too small for the deepest stage.
         """
-        self._check(images)
+        self.refuse_images_of(*images.shape[1:])
         model: Any = self.model
         deepest, stages = model.forward_intermediates(images, indices=list(self._stages))
         embedding = model.forward_head(deepest, pre_logits=True)
@@ -183,7 +183,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        self._check(images)
+        self.refuse_images_of(*images.shape[1:])
         if self.chunk and self.training and torch.is_grad_enabled():
             chunks = images.split(self.chunk)
             return torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
@@ -210,8 +210,12 @@ class Backbone(nn.Module):
         model: Any = self.model
         return model.forward_head(model.forward_features(images), pre_logits=True)
 
-    def _check(self, images: Tensor) -> None:
-        channels, height, width = images.shape[1:]
+    def refuse_images_of(self, channels: int, height: int, width: int) -> None:
+        """Raise if images of this shape cannot be encoded.
+
+        Raises:
+            ValueError: other channels, another size than the only one, or too small for the deepest stage.
+        """
         if channels != self.in_channels:
             raise ValueError(
                 f"images have {channels} channels; {self.name} was built for {self.in_channels}: "

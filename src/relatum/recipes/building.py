@@ -1,10 +1,10 @@
 """What a recipe makes of data and methods: its images, its batches, its method, its Measurer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -14,7 +14,9 @@ from relatum.core.distributed import rank
 from relatum.core.randomness import seed_of
 from relatum.data import pairing, sources
 from relatum.data.images import Images, check_labels, first, split
+from relatum.data.listing import Listing
 from relatum.data.loading import Loader
+from relatum.data.residency import common_shape
 from relatum.data.sources import Source
 from relatum.measurement.evaluators import EVALUATORS
 from relatum.measurement.measurer import Measurer, PrecisionContext
@@ -52,36 +54,85 @@ class Prepared(NamedTuple):
         return bool((self.train.labels >= 0).all())
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Load, cut and split the images, and refuse what the recipe cannot be trained on before any work is lost.
+def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> Prepared:
+    """Load, cut and split the images, and refuse what the recipe cannot be trained on before any image is decoded.
+
+    Args:
+        recipe: says which images.
+        check: what else is to be refused of the images as they are listed, such as `trial.of`.
 
     Raises:
         FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks.
     """
     data = recipe.data
+
+    def refuse(listing: Listing) -> None:
+        size = common_shape(listing.parts, data.on_bad_image)
+        _refuse(recipe, cut(recipe, listing.train)[0].labels, listing.classes, _side(size))
+        if check is not None:
+            check(listing)
+
     source = sources.load(
-        data.source, root=data.root, on_bad_image=data.on_bad_image, resident=data.resident, labels=data.labels
+        data.source,
+        root=data.root,
+        on_bad_image=data.on_bad_image,
+        resident=data.resident,
+        labels=data.labels,
+        check=refuse,
     )
-    images = source.train
-    if data.train_images is not None:
-        images = first(images, data.train_images, seed=SPLIT_SEED)
-    held_out = None
-    if data.validation > 0:
-        images, held_out = split(images, data.validation, seed=SPLIT_SEED)
+    images, held_out = cut(recipe, source.train)
     size = batch_size_for(recipe, images.labels)
     notice = f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."
     prepared = Prepared(source, images, held_out, size, (notice,) if size != data.batch_size else ())
-    if METHODS[recipe.method.name].needs_labels:
-        check_labels(images.labels, len(source.classes))
-    if getattr(data.view, "crop", "") == "pad" and source.size != data.view.size:
-        raise ValueError(
-            f"the view cuts windows of {data.view.size} pixels out of images of {source.size or 'many'} pixels, and "
-            f"evaluation would show whole images: choose --data.view.size {source.size or '224'}, or "
-            "--data.view.crop resized to scale the images."
-        )
+    # Once more: bad images may have been left out, and sizes are known of all now.
+    _refuse(recipe, images.labels, source.classes, source.size)
     if source.size is None and recipe.data.resident != "no":
         log.info("%s holds images of different sizes: they are cropped as they are streamed", source.name)
     return prepared
+
+
+def cut(recipe: Recipe, images: Images) -> tuple[Images, Images | None]:
+    """(the images that training sees, those of them that are held out): the same for listed and for decoded images.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    data = recipe.data
+    if data.train_images is not None:
+        if data.train_images > len(images):
+            raise ValueError(
+                f"data.train_images is {data.train_images:,}, and {data.source} has {len(images):,} training images; "
+                "give at most that many with --data.train-images, or leave it out for all."
+            )
+        images = first(images, data.train_images, seed=SPLIT_SEED)
+    if not data.validation:
+        return images, None
+    if not 0 < round(data.validation * len(images)) < len(images):
+        raise ValueError(
+            f"data.validation is {data.validation:g}, and of {len(images):,} training images that holds out "
+            f"{round(data.validation * len(images)):,}; expected at least one image on either side. Hold out another "
+            "share with --data.validation 0.5, or nothing with --data.validation 0."
+        )
+    return split(images, data.validation, seed=SPLIT_SEED)
+
+
+def _side(shape: tuple[int, ...] | None) -> int | None:
+    """The side of square images of this shape "c h w"."""
+    return shape[-1] if shape and shape[-1] == shape[-2] else None
+
+
+def _refuse(recipe: Recipe, labels: Int[Tensor, " n"], classes: Sequence[str], side: int | None) -> None:
+    """Raise if the method needs other labels, or the view other images."""
+    view: Any = recipe.data.view
+    if METHODS[recipe.method.name].needs_labels:
+        check_labels(labels, len(classes))
+    if getattr(view, "crop", "") == "pad" and side != view.size:
+        many = "of different sizes, or no squares" if side is None else f"of {side} pixels"
+        fitting = "" if side is None else f"--data.view.size {side}, or "
+        raise ValueError(
+            f"the view cuts windows of {view.size} pixels out of images {many}, and evaluation would show whole "
+            f"images: choose {fitting}--data.view.crop resized to scale the images."
+        )
 
 
 def batch_size_for(recipe: Recipe, labels: Int[Tensor, " n"]) -> int:
@@ -149,8 +200,13 @@ def build_loader(
     )
 
 
-def build(recipe: Recipe, prepared: Prepared) -> Method:
+def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method:
     """The method with fresh weights, a function of the recipe's seed.
+
+    Args:
+        recipe: says which.
+        prepared: the recipe's images.
+        decoded: whether they are; before, the mean and deviation of their pixels are not known, and not compared.
 
     Raises:
         ValueError: for a teacher or initial weights that do not fit.
@@ -172,7 +228,7 @@ def build(recipe: Recipe, prepared: Prepared) -> Method:
         recipe.method,
         backbone,
         num_samples=len(prepared.train),
-        load_teacher=lambda path: load_teacher(path, source, recipe.data.view.size),
+        load_teacher=lambda path: load_teacher(path, source, recipe.data.view.size, decoded=decoded),
     )
 
 
@@ -181,8 +237,14 @@ def encoder_of(path: str) -> Path:
     return Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
 
 
-def load_teacher(path: str, source: Source, size: int) -> Backbone:
+def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) -> Backbone:
     """The trained classifier of a run folder, checked against the data that its student will see.
+
+    Args:
+        path: the run folder, or a file of an encoder.
+        source: the data.
+        size: of the view, in pixels.
+        decoded: whether the mean and deviation of the data are known.
 
     Raises:
         FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalization or size.
@@ -191,6 +253,8 @@ def load_teacher(path: str, source: Source, size: int) -> Backbone:
     expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
     found = (info.num_classes, info.mean, info.std, info.size)
     for what, a, b in zip(("classes", "mean", "std", "size"), found, expected):
+        if what in ("mean", "std") and not decoded:
+            continue
         same = torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), atol=1e-4)
         if not same:
             raise ValueError(

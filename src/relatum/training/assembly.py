@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from relatum.methods import Method
 from relatum.networks.backbones import Backbone, share_batch_statistics
 from relatum.networks.export import describe, load_encoder
 from relatum.networks.memory import Frozen
-from relatum.recipes import building
+from relatum.recipes import building, trial
 from relatum.recipes.building import Prepared
 from relatum.recipes.recipe import Recipe
 from relatum.reports.records import read_record
@@ -94,12 +95,13 @@ def assemble(fabric: Fabric, recipe: Recipe) -> Assembled:
     Raises:
         FileNotFoundError, ValueError: for data, a teacher or settings that cannot be trained on.
     """
-    prepared = _prepare_in_turns(fabric, recipe)
     device = fabric.device
+    if recipe.train.sync_batchnorm:
+        _refuse_shared_statistics_without_gpu(device)
+    prepared = _prepare_in_turns(fabric, recipe)
     loader = building.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
     method = building.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
-        _refuse_shared_statistics_without_gpu(device)
         method = share_batch_statistics(method)
     method = method.to(device).to(memory_format=torch.channels_last)
     if recipe.train.chunk:
@@ -131,12 +133,13 @@ def teacher_of(recipe: Recipe) -> dict[str, Any] | None:
 
 def _prepare_in_turns(fabric: Fabric, recipe: Recipe) -> Prepared:
     """The images: the first process of each machine downloads them, the others find them."""
+    check = trial.of(recipe, partial(_refuse_chunks, recipe))
     if fabric.local_rank == 0:
-        prepared = building.prepare(recipe)
+        prepared = building.prepare(recipe, check)
         wait_for_all()
         return prepared
     wait_for_all()
-    return building.prepare(recipe)
+    return building.prepare(recipe, check)
 
 
 def _refuse_shared_statistics_without_gpu(device: torch.device) -> None:
@@ -149,16 +152,23 @@ def _refuse_shared_statistics_without_gpu(device: torch.device) -> None:
 
 def _encode_in_chunks(method: Method, recipe: Recipe) -> None:
     """Let the backbone encode in chunks, if the user knows what that changes."""
-    size, allowed = recipe.train.chunk, recipe.train.chunk_batchnorm
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.backbone.modules()):
-        changes = (
-            f"{recipe.model.name} has batch normalization: in chunks of {size} its statistics are those of each chunk, "
-            "and its running statistics move twice a step. This is another computation than that of the whole batch"
-        )
-        if not allowed:
-            raise ValueError(f"{changes}. Ask for it with --train.chunk-batchnorm, or leave --train.chunk out.")
+    if changes := _refuse_chunks(recipe, method):
         log.warning("%s.", changes)
-    method.backbone.chunk = size
+    method.backbone.chunk = recipe.train.chunk
+
+
+def _refuse_chunks(recipe: Recipe, method: Method) -> str:
+    """What chunks change, "" for nothing; a ValueError where that was not asked for."""
+    size = recipe.train.chunk
+    if not size or not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in method.backbone.modules()):
+        return ""
+    changes = (
+        f"{recipe.model.name} has batch normalization: in chunks of {size} its statistics are those of each chunk, "
+        "and its running statistics move twice a step. This is another computation than that of the whole batch"
+    )
+    if not recipe.train.chunk_batchnorm:
+        raise ValueError(f"{changes}. Ask for it with --train.chunk-batchnorm, or leave --train.chunk out.")
+    return changes
 
 
 def _compile(method: Method) -> None:
