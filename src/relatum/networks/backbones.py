@@ -195,7 +195,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: as `forward`, and for a model without such attention.
         """
-        self._check(images)
+        self.refuse_images_of(*images.shape[1:])
         return class_attention(self.model, images)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
