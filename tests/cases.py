@@ -34,6 +34,8 @@ CHOSEN = {
     "moco-symmetric": ("moco", {"symmetric": True}),
     "moco-summed": ("moco", {"symmetric": True, "symmetric_loss": "sum", "projector_norm": False}),
     "moco-unshuffled": ("moco", {"key_splits": 1}),
+    "kd-standardized": ("kd", {"standardize": True}),
+    "dkd-warmup": ("dkd", {"warmup": 0.5, "standardize": True}),
     "fitnet-rectified": ("fitnet", {"rectify": True, "kd_weight": 0.5}),
     "fitnet-two-stages": ("fitnet", {"hint_share": 0.5}),
     "rkd-all": ("rkd", {"tuples": "all", "kd_weight": 0.5}),

@@ -51,6 +51,27 @@ def decoupled(student, teacher, labels, temperature):
     return target / len(student), others / len(student)
 
 
+def standardized(logits):
+    """Of each image: mean 0 and deviation 1 over the classes (Sun et al. 2024)."""
+    rows = []
+    for z in logits:
+        mean = sum(z) / len(z)
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in z) / len(z))
+        rows.append([(v - mean) / deviation for v in z])
+    return rows
+
+
+def pearson(u, v):
+    a, b = ([x - sum(w) / len(w) for x in w] for w in (u, v))
+    return sum(x * y for x, y in zip(a, b)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def correlation_gaps(student, teacher, temperature):
+    """1 - the mean correlation along the classes of each image, and along the images of each class (Huang et al.)."""
+    p, q = softened(student, temperature), softened(teacher, temperature)
+    return tuple(1 - sum(map(pearson, a, b)) / len(a) for a, b in ((p, q), (list(zip(*p)), list(zip(*q)))))
+
+
 def barlow_twins(a, b):
     """The invariance and the redundancy of Zbontar et al. 2021."""
     n, d = len(a), len(a[0])

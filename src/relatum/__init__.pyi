@@ -53,6 +53,7 @@ from .methods.distill.at import AT as AT
 from .methods.distill.cc import CC as CC
 from .methods.distill.corsd import CORSD as CORSD
 from .methods.distill.cs_kd import CSKD as CSKD
+from .methods.distill.dist import DIST as DIST
 from .methods.distill.dkd import DKD as DKD
 from .methods.distill.dml import DML as DML
 from .methods.distill.fitnet import FitNet as FitNet

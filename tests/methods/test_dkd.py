@@ -22,6 +22,19 @@ def test_dkd_equals_the_loop():
     assert values(method.losses(given)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_the_weights_grow_with_the_steps_of_the_warm_up():
+    method = DKD(student().double(), teacher=teacher().double(), warmup=0.25, standardize=True).double().eval()
+    given = batch(dtype=torch.float64)
+    s, t, y = compared(method, given)
+    full = reference.decoupled(reference.standardized(s.logits), reference.standardized(t.logits), y, 4.0)
+    for progress, factor in ((0.0, 0.0), (0.05, 0.2), (0.25, 1.0), (0.9, 1.0)):
+        method.after_step(progress)
+        terms = values(method.losses(given))
+        assert terms["task"] == pytest.approx(reference.cross_entropy(s.logits, y), rel=1e-9)
+        expected = [16 * factor * weight * value for weight, value in zip((1.0, 8.0), full)]
+        assert [terms["target"], terms["others"]] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
 def test_plain_distillation_weighs_the_wrong_classes_by_how_unsure_the_teacher_is():
     """Of a single image, in value and gradient: the paper's reformulation, which holds for every pair of logits."""
     zs, zt = torch.randn(2, 1, CLASSES, dtype=torch.float64)
@@ -53,6 +66,7 @@ def test_a_teacher_that_is_sure_gives_finite_gradients():
         (lambda: DKD(student(), teacher=teacher(num_classes=7)), "7 classes .* 5"),
         (lambda: DKD(student(), teacher=teacher(), beta=-1), "beta is -1;"),
         (lambda: DKD(student(), teacher=teacher(), alpha=-1), "alpha is -1;"),
+        (lambda: DKD(student(), teacher=teacher(), warmup=1.0), "warmup is 1.0;"),
         (lambda: DKD(network(1), teacher=network(1)), "has 1 class.* expected at least 2"),
     ],
 )

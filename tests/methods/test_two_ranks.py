@@ -18,7 +18,7 @@ STEPS = 2
 
 GATHERS = (
     *("simclr", "debiased", "barlow-twins", "supcon", "moco", "moco-symmetric"),
-    *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
+    *("sp", "rkd", "dist", "cc", "cc-neighbors", "ps-kd", "sd-code"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""
 

@@ -12,6 +12,7 @@ from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
 from relatum.methods.distill.corsd import CORSD
 from relatum.methods.distill.cs_kd import CSKD
+from relatum.methods.distill.dist import DIST
 from relatum.methods.distill.dkd import DKD
 from relatum.methods.distill.dml import DML
 from relatum.methods.distill.fitnet import FitNet
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Method]] = {
     # from a teacher
     "kd": KD,
     "dkd": DKD,
+    "dist": DIST,
     "fitnet": FitNet,
     "at": AT,
     "sp": SP,

@@ -131,8 +131,24 @@ FROM_A_TEACHER = named(
         "dkd": _student(
             "Decoupled knowledge distillation: the true class and the wrong ones apart.",
             "dkd",
-            "Zhao et al. 2022, with the weights 1 and 8 and T = 4, without their warm-up.",
+            "Zhao et al. 2022, with the weights 1 and 8, T = 4 and the warm-up of their code.",
             Number(71.97, "top-1", "Zhao et al. 2022, resnet56 -> resnet20 under step-240, the best epoch"),
+            warmup=20 / 240,
+        ),
+        "kd-standardized": _student(
+            "Knowledge distillation of standardized logits: their shape, not their size.",
+            "kd",
+            "Sun et al. 2024, with the weights 0.1 and 9 and T = 2 of their code.",
+            Number(71.43, "top-1", "Sun et al. 2024, resnet56 -> resnet20 under step-240"),
+            kd_weight=9.0,
+            temperature=2.0,
+            standardize=True,
+        ),
+        "dist": _student(
+            "DIST: how the teacher's probabilities correlate, along classes and along images.",
+            "dist",
+            "Huang et al. 2022, with the weights 1 and 1 and T = 1 of their code.",
+            Number(72.07, "top-1", "Huang et al. 2022, ResNet-34 -> ResNet-18 on ImageNet"),
         ),
         "fitnet": _student(
             "FitNet: a map inside the teacher as a hint.",

@@ -112,6 +112,7 @@ class KDOptions(MethodOptions):
     task_weight: float = ...
     kd_weight: float = ...
     temperature: float = ...
+    standardize: bool = ...
 
 @dataclass(frozen=True)
 class DKDOptions(MethodOptions):
@@ -121,6 +122,18 @@ class DKDOptions(MethodOptions):
     beta: float = ...
     task_weight: float = ...
     temperature: float = ...
+    standardize: bool = ...
+    warmup: float = ...
+
+@dataclass(frozen=True)
+class DISTOptions(MethodOptions):
+    name: Literal["dist"] = ...
+    teacher: str = ...
+    beta: float = ...
+    gamma: float = ...
+    task_weight: float = ...
+    temperature: float = ...
+    standardize: bool = ...
 
 @dataclass(frozen=True)
 class FitNetOptions(MethodOptions):
@@ -267,6 +280,7 @@ AnyOptions: TypeAlias = (
     | LabelSmoothingOptions
     | KDOptions
     | DKDOptions
+    | DISTOptions
     | FitNetOptions
     | ATOptions
     | SPOptions
@@ -398,6 +412,7 @@ def options(
     task_weight: float = ...,
     kd_weight: float = ...,
     temperature: float = ...,
+    standardize: bool = ...,
 ) -> KDOptions: ...
 
 @overload
@@ -409,7 +424,21 @@ def options(
     beta: float = ...,
     task_weight: float = ...,
     temperature: float = ...,
+    standardize: bool = ...,
+    warmup: float = ...,
 ) -> DKDOptions: ...
+
+@overload
+def options(
+    name: Literal["dist"],
+    *,
+    teacher: str = ...,
+    beta: float = ...,
+    gamma: float = ...,
+    task_weight: float = ...,
+    temperature: float = ...,
+    standardize: bool = ...,
+) -> DISTOptions: ...
 
 @overload
 def options(

@@ -1,12 +1,14 @@
 """What every distillation from a frozen teacher is: its checks, its terms on the classifier, and maps of one size."""
 
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from relatum.core.precision import full_precision
 from relatum.core.types import Batch, Features
 from relatum.losses.objectives import kl_divergence
-from relatum.methods.checks import at_least_zero, positive
+from relatum.methods.checks import at_least_zero, positive, share
 from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone
 from relatum.networks.memory import Frozen
@@ -25,20 +27,29 @@ class Distiller(Classifying):
         task_weight: weight of the cross-entropy with the classes, at least 0.
         kd_weight: weight of the divergence from the teacher's logits z_t, at least 0.
         temperature: `T > 0` of that divergence.
+        standardize: compare standardized logits (`standardized`) in all divergences.
 
     Raises:
         ValueError: for a student without classes, a teacher with other classes, or options out of range.
     """
 
     def __init__(
-        self, backbone: Backbone, teacher: Backbone, task_weight: float, kd_weight: float, temperature: float
+        self,
+        backbone: Backbone,
+        teacher: Backbone,
+        task_weight: float,
+        kd_weight: float,
+        temperature: float,
+        *,
+        standardize: bool = False,
     ) -> None:
         super().__init__(backbone)
         self.task_weight = at_least_zero("task_weight", task_weight)
         self.kd_weight = at_least_zero("kd_weight", kd_weight)
         self.temperature = positive("the temperature", temperature, 4)
+        self.standardize = standardize
         if kd_weight:
-            require_same_classes(backbone, teacher)
+            require_same_classes(backbone, teacher, least=2 if standardize else 1)
         self.teacher = Frozen(teacher)
 
     def features(self, batch: Batch) -> tuple[Features, Features, Int[Tensor, " n"]]:
@@ -53,8 +64,53 @@ class Distiller(Classifying):
         logits = class_logits(student)
         terms = {"task": self.task_weight * task_loss(logits, labels)}
         if self.kd_weight:
-            terms["kd"] = self.kd_weight * kl_divergence(logits, class_logits(teacher), self.temperature)
+            terms["kd"] = self.kd_weight * kl_divergence(*self.compared(student, teacher), self.temperature)
         return terms
+
+    def compared(self, student: Features, teacher: Features) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+        """The logits of both as the divergences compare them: as they are, or standardized."""
+        own, goal = class_logits(student), class_logits(teacher)
+        return (standardized(own), standardized(goal)) if self.standardize else (own, goal)
+
+
+class Warmup(nn.Module):
+    """The factor of a weight that rises linearly from 0 to 1 during the first steps of the training.
+
+    Args:
+        share_of_steps: 0 for a factor of 1 from the start.
+
+    Raises:
+        ValueError: for a share outside [0, 1).
+    """
+
+    progress: Float[Tensor, ""]
+
+    def __init__(self, share_of_steps: float) -> None:
+        super().__init__()
+        self.share = share("warmup", share_of_steps, 1 / 12, below_one=True)
+        if self.share:
+            self.register_buffer("progress", torch.zeros(()))
+
+    def forward(self) -> float | Float[Tensor, ""]:
+        return (self.progress / self.share).clamp(max=1) if self.share else 1.0
+
+    def update(self, progress: float) -> None:
+        """Take note of the share of all steps that are done."""
+        if self.share:
+            self.progress.fill_(progress)
+
+
+@full_precision
+def standardized(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """`(z - mean(z)) / std(z)` over the k classes of each image: the divergences then compare shapes, not sizes.
+
+    Logits that are all alike become zeros. Shangquan Sun, Wenqi Ren, Jingzhi Li, Rui Wang, Xiaochun Cao: Logit
+    Standardization in Knowledge Distillation. CVPR 2024, Algorithm 1. `std` divides by k; the authors' code divides by
+    k - 1, which is a temperature of `T sqrt((k - 1) / k)` here (0.5 % for 100 classes).
+    """
+    centered = logits - logits.mean(1, keepdim=True)
+    # Not the root of a variance that may be 0, where it has no slope.
+    return centered * (centered.square().mean(1, keepdim=True) + 1e-14).rsqrt()
 
 
 def require_same_classes(student: Backbone, teacher: Backbone, least: int = 1) -> None:
