@@ -20,7 +20,7 @@ from relatum.recipes.recipe import Recipe, from_dict, to_dict
 from relatum.reports.records import Record, commit, read_record
 from relatum.training import processes, run_folder
 from relatum.training.assembly import Assembled, Learner, assemble
-from relatum.training.hardware import precision_of
+from relatum.training.hardware import freed_memory_kept, precision_of
 from relatum.training.logs import Logs
 from relatum.training.outcome import finish
 from relatum.training.passes import Passes
@@ -106,7 +106,8 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
     learner, optimizer = fabric.setup(Learner(parts.method), parts.optimizer)
     parts.method.train()
     expected = {"epochs": recipe.train.epochs, "steps": parts.loader.steps_per_epoch, "done": progress.epoch}
-    with Logs(run.path if parts.first else None, wishes.quiet, **expected) as logs:
+    logs = Logs(run.path if parts.first else None, wishes.quiet, **expected)
+    with logs, freed_memory_kept(fabric.device):
         logs.table(progress.history)
         logs.say(_headline(parts))
         passes = Passes(parts, learner, optimizer, run.path, logs)
