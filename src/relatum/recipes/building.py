@@ -23,6 +23,7 @@ from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone, takes_size
 from relatum.networks.export import load_encoder
+from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
 
@@ -213,11 +214,12 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     """
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
-    backbone = Backbone(
+    backbone = build_backbone(
         model.name,
         stem=model.stem,
         num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
         in_channels=len(source.mean),
+        size=recipe.data.view.size,
         pretrained=model.pretrained,
         img_size=recipe.data.view.size if takes_size(model.name) else None,
         patch_size=model.patch_size,
