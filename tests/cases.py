@@ -30,6 +30,7 @@ SMALL = {
 """Options that make a method small enough for a test; every other option has its default."""
 
 CHOSEN = {
+    "simclr-multi-crop": ("simclr", {}),
     "simclr-jaccard-three-terms": ("simclr", {"relation": Jaccard(), "alphas": (0.3, 0.3)}),
     "moco-symmetric": ("moco", {"symmetric": True}),
     "moco-summed": ("moco", {"symmetric": True, "symmetric_loss": "sum", "projector_norm": False}),
@@ -66,7 +67,7 @@ CHOSEN = {
     "corsd-deep": ("corsd", {"deepest_layers": 1}),
     "corsd-checkpoint": ("corsd", {"checkpoint": True}),
 }
-"""Forms of a method that compute something else, beside its default form."""
+"""Forms of a method that compute something else, beside its default form; "multi-crop" at the end is of its batch."""
 
 VARIANTS: dict[str, tuple[str, dict]] = {name: (name, {}) for name in METHODS} | CHOSEN
 
@@ -93,20 +94,25 @@ def build(variant: str, *, make: Callable[[int], Backbone] = backbone, **chosen)
     if "teacher" in keywords_of(name):
         supplied["teacher"] = backbone()
     student = make(CLASSES if METHODS[name].classifies else 0)
-    return METHODS[name](student, **SMALL.get(name, {}) | supplied | own | chosen)
+    method = METHODS[name](student, **SMALL.get(name, {}) | supplied | own | chosen)
+    method.small_crops = 2 * variant.endswith("multi-crop")
+    return method
 
 
 def batch_for(method: Method, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     count = VIEWS[method.pairing]
     views = tuple(torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator, dtype=dtype) for _ in range(count))
-    index = torch.stack([torch.randperm(SAMPLES, generator=generator)[:IMAGES] for _ in range(count)])
-    labels = torch.arange(IMAGES).remainder(CLASSES).repeat(count, 1)
+    small = getattr(method, "small_crops", 0)
+    half = SIZE // 2
+    views += tuple(torch.randn(IMAGES, 3, half, half, generator=generator, dtype=dtype) for _ in range(small))
+    index = torch.stack([torch.randperm(SAMPLES, generator=generator)[:IMAGES] for _ in views])
+    labels = torch.arange(IMAGES).remainder(CLASSES).repeat(len(views), 1)
     if method.pairing == "triples":
         labels[2] = (labels[2] + 1 + torch.arange(IMAGES) % (CLASSES - 1)) % CLASSES
     if method.pairing == "two-views":
-        index[1] = index[0]
-    return Batch(views, labels, index)
+        index[1:] = index[0]
+    return Batch(views, labels, index, small)
 
 
 def optimizer_of(method: Method) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
 
 GATHERS = (
-    *("simclr", "debiased", "barlow-twins", "supcon", "moco", "moco-symmetric"),
+    *("simclr", "simclr-multi-crop", "debiased", "barlow-twins", "supcon", "moco", "moco-symmetric"),
     *("sp", "rkd", "dist", "cc", "cc-neighbors", "ps-kd", "sd-code"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""
@@ -47,8 +47,8 @@ def train_on(variant: str, part: slice, average: Callable[[torch.Tensor], Any]) 
     optimizer = optimizer_of(method)
     losses, gradients = [], []
     for step in range(STEPS):
-        views, labels, index = batch_for(method, step, torch.float64)
-        terms = method.losses(Batch(tuple(view[part] for view in views), labels[:, part], index[:, part]))
+        views, labels, index, small = batch_for(method, step, torch.float64)
+        terms = method.losses(Batch(tuple(view[part] for view in views), labels[:, part], index[:, part], small))
         sum(terms.values()).backward()
         trained = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         for gradient in trained.values():

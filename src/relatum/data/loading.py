@@ -6,7 +6,8 @@ the number of workers changes nothing.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -39,19 +40,27 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crops(Dataset[Tensor]):
-    """What runs in the workers: decodes an image and crops it once for each of its views."""
+class Crops(Dataset[tuple[Tensor, ...]]):
+    """What runs in the workers: decodes an image and crops it once for each of its views.
+
+    Attributes:
+        images: where from.
+        views: what makes each view of an image, in their order.
+        seed: of all draws.
+    """
 
     images: StreamedImages
-    view: View
-    views_per_image: int
+    views: tuple[View, ...]
     seed: int
 
-    def __getitem__(self, draw: Draw) -> UInt8[Tensor, "v c s s"]:
+    def __getitem__(self, draw: Draw) -> tuple[UInt8[Tensor, "_v c _s _s"], ...]:
+        """The crops, those of one size together: views of one size are neighbors."""
         picture = self.images.picture(draw.sample)
-        views = range(draw.row * self.views_per_image, (draw.row + 1) * self.views_per_image)
-        generators = (generator_of(self.seed, draw.epoch, draw.step, draw.place, v) for v in views)
-        return torch.stack([self.view.crop_image(picture, generator) for generator in generators])
+        groups = []
+        for _, group in groupby(enumerate(self.views, draw.row * len(self.views)), key=lambda pair: pair[1].size):
+            generators = ((view, generator_of(self.seed, draw.epoch, draw.step, draw.place, v)) for v, view in group)
+            groups.append(torch.stack([view.crop_image(picture, generator) for view, generator in generators]))
+        return tuple(groups)
 
 
 @dataclass
@@ -88,9 +97,9 @@ class Loader:
         images: the training set. A resident one moves to a CUDA device if it takes at most half of the free memory.
         indices: epoch -> sample numbers "steps rows n" of the whole epoch, all ranks together; the same number of
             steps in each epoch.
-        view: what is made of an image.
+        view: what is made of an image; `view.of` makes each of its views.
         mean, std: the source's, per channel, in [0, 1].
-        views_per_image: views of each image.
+        views_per_image: views of each image, small crops among them.
         seed: what all draws depend on.
         device: where the views are made.
         dtype: the type of the views.
@@ -123,14 +132,17 @@ class Loader:
             raise ValueError(f"views_per_image={views_per_image} must be at least 1, and workers={workers} at least 0")
         self.device = torch.device(device)
         self.images, self.labels = _placed(images, self.device), images.labels.to(device)
-        self.view = view.compiled() if compile else view
+        views = tuple(view.of(number) for number in range(views_per_image))
+        compiled = {one: one.compiled() for one in dict.fromkeys(views)} if compile else {}
+        self.views = tuple(compiled.get(one, one) for one in views)
+        self.small = max(0, views_per_image - view.large_crops)
         self.mean, self.std, self.dtype = tuple(mean), tuple(std), dtype
         self.views_per_image, self.seed, self.rank = views_per_image, seed, rank
         self._part = lambda epoch: shard(indices(epoch), rank, world_size)
         self._plan = Plan(self._part(0))
         self.steps_per_epoch = len(self._plan)
         if isinstance(images, StreamedImages):
-            crops = Crops(images, view, views_per_image, seed)
+            crops = Crops(images, views, seed)
             self._crops = _worker_pool(crops, self._plan, workers, self.device, persistent=True)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -144,27 +156,29 @@ class Loader:
         part = self._part(epoch)[first_step:]
         rows, n = part.shape[1:]
         if isinstance(self.images, ResidentImages):
-            make: Callable[..., Tensor] = self.view
+            makers: Sequence[Callable[..., Tensor]] = self.views
             pixels = self._resident(part)
         else:
             self._plan.samples, self._plan.epoch = part, epoch
             self._plan.first_step, self._plan.first_place = first_step, self.rank * n
-            make = self.view.finish_crops
-            pixels = (crops.unflatten(0, (rows, n)).transpose(1, 2) for crops in _hinted(self._crops))
+            makers = [view.finish_crops for view in self.views]
+            pixels = (_by_row_and_view(groups, rows) for groups in _hinted(self._crops))
         for step, (index, raw) in enumerate(zip(part.to(self.device), pixels), first_step):
             views = []
             for v in range(rows * self.views_per_image):
                 generator = generator_of(self.seed, epoch, step, self.rank, v, device=self.device)
-                images = raw[v // self.views_per_image, v % self.views_per_image].to(self.device, non_blocking=True)
-                views.append(make(images, self.mean, self.std, generator, self.dtype))
+                row, number = divmod(v, self.views_per_image)
+                images = raw[row][number].to(self.device, non_blocking=True)
+                views.append(makers[number](images, self.mean, self.std, generator, self.dtype))
             index = index.repeat_interleave(self.views_per_image, 0)
-            yield Batch(tuple(views), self.labels[index], index)
+            yield Batch(tuple(views), self.labels[index], index, self.small if rows == 1 else 0)
 
-    def _resident(self, part: Int[Tensor, "steps rows n"]) -> Iterator[UInt8[Tensor, "rows v n c h w"]]:
+    def _resident(self, part: Int[Tensor, "steps rows n"]) -> Iterator[list[list[Tensor]]]:
+        """For each step: by row, by view of an image, the images "n c h w"."""
         assert isinstance(self.images, ResidentImages)
         pixels = self.images.images
         for index in part.to(pixels.device):
-            yield pixels[index].unsqueeze(1).expand(-1, self.views_per_image, -1, -1, -1, -1)
+            yield [[images] * self.views_per_image for images in pixels[index]]
 
 
 def evaluation_batches(
@@ -200,9 +214,9 @@ def evaluation_batches(
         pixels = iter(images.images.split(batch_size))
     else:
         tasks = [[Draw(i, 0, 0, 0, i) for i in batch.tolist()] for batch in batches]
-        loaded = _worker_pool(Crops(images, view, 1, 0), tasks, workers, device, persistent=False)
+        loaded = _worker_pool(Crops(images, (view,), 0), tasks, workers, device, persistent=False)
         make = view.finish_crops
-        pixels = (crops.squeeze(1) for crops in _hinted(loaded))
+        pixels = (crops.squeeze(1) for (crops,) in _hinted(loaded))
     for step, (batch, raw) in enumerate(zip(batches, pixels)):
         generator = generator_of(0, 0, step, 0, 0, device=device)
         yield make(raw.to(device), mean, std, generator, dtype), images.labels[batch].to(device)
@@ -216,7 +230,13 @@ def _placed(images: Images, device: torch.device) -> Images:
     return replace(images, images=images.images.to(device)) if images.images.nbytes <= SHARE * free else images
 
 
-def _hinted(loaded: Iterable[Tensor]) -> Iterator[Tensor]:
+def _by_row_and_view(groups: Sequence[Tensor], rows: int) -> list[list[Tensor]]:
+    """The crops of a batch "n c s s" by row, and by view of an image, from those of each size "(rows n) v c s s"."""
+    parts = [group.unflatten(0, (rows, -1)).transpose(1, 2) for group in groups]
+    return [[view for part in parts for view in part[row]] for row in range(rows)]
+
+
+def _hinted(loaded: Iterable[Any]) -> Iterator[Any]:
     """What workers return. Where they die, mostly of too little shared memory, the remedy is said."""
     try:
         yield from loaded
@@ -231,7 +251,7 @@ def _hinted(loaded: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _worker_pool(
     crops: Crops, tasks: Iterable[list[Draw]], workers: int, device: torch.device, *, persistent: bool
-) -> DataLoader[Tensor]:
+) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(
         crops,
         batch_sampler=tasks,

@@ -2,7 +2,6 @@
 
 from difflib import get_close_matches
 
-from relatum.core.plugins import Registry
 from relatum.evaluation.augmented import AugmentedProbe
 from relatum.evaluation.baselines import Baselines
 from relatum.evaluation.classifier import Classifier
@@ -13,7 +12,7 @@ from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.retrieval import Retrieval
 from relatum.evaluation.stages import Stages
 
-_EVALUATORS: dict[str, type[Evaluator]] = {
+EVALUATORS: dict[str, type[Evaluator]] = {
     "classifier": Classifier,
     "knn": KNN,
     "linear": LinearProbe,
@@ -24,7 +23,6 @@ _EVALUATORS: dict[str, type[Evaluator]] = {
     "geometry": Geometry,
     "alignment": Alignment,
 }
-EVALUATORS: Registry[type[Evaluator]] = Registry("evaluator", _EVALUATORS)
 """A name -> what it measures. The order is that of a table's columns."""
 
 DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier")

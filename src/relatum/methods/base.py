@@ -27,6 +27,7 @@ class Method(nn.Module, ABC):
         pairing: the kind of batch it takes.
         needs_labels: whether it reads the classes.
         classifies: whether it trains the classifier of the backbone.
+        multi_crop: whether it takes more than two views of an image, small crops among them.
         trains_in_phases: whether some steps leave trainable parameters without a gradient; DistributedDataParallel has
             to look for them then (`find_unused_parameters`).
     """
@@ -34,12 +35,23 @@ class Method(nn.Module, ABC):
     pairing: ClassVar[Pairing]
     needs_labels: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    multi_crop: ClassVar[bool] = False
 
     def __init_subclass__(
-        cls, *, pairing: Pairing | None = None, needs_labels: bool | None = None, classifies: bool | None = None
+        cls,
+        *,
+        pairing: Pairing | None = None,
+        needs_labels: bool | None = None,
+        classifies: bool | None = None,
+        multi_crop: bool | None = None,
     ) -> None:
         super().__init_subclass__()
-        said = {"pairing": pairing, "needs_labels": needs_labels, "classifies": classifies}
+        said = {
+            "pairing": pairing,
+            "needs_labels": needs_labels,
+            "classifies": classifies,
+            "multi_crop": multi_crop,
+        }
         for name, value in said.items():
             if value is not None:
                 setattr(cls, name, value)

@@ -23,7 +23,6 @@ from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone, takes_size
 from relatum.networks.export import load_encoder
-from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
 
@@ -185,13 +184,14 @@ def build_loader(
     recipe: Recipe, prepared: Prepared, device: torch.device, *, rank: int = 0, world_size: int = 1
 ) -> Loader:
     """The training batches of a recipe."""
+    view, pairs = recipe.data.view, METHODS[recipe.method.name].pairing == "two-views"
     return Loader(
         prepared.train,
         batches_of(recipe, prepared.train.labels, prepared.batch_size),
-        recipe.data.view,
+        view,
         mean=prepared.source.mean,
         std=prepared.source.std,
-        views_per_image=2 if METHODS[recipe.method.name].pairing == "two-views" else 1,
+        views_per_image=view.large_crops + view.small_crops if pairs else 1,
         seed=recipe.train.seed,
         device=device,
         rank=rank,
@@ -214,16 +214,18 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     """
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
-    backbone = build_backbone(
+    backbone = Backbone(
         model.name,
         stem=model.stem,
         num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
         in_channels=len(source.mean),
-        size=recipe.data.view.size,
         pretrained=model.pretrained,
         img_size=recipe.data.view.size if takes_size(model.name) else None,
         patch_size=model.patch_size,
     )
+    for number in range(recipe.data.view.large_crops + recipe.data.view.small_crops):
+        size = recipe.data.view.of(number).size
+        backbone.refuse_images_of(backbone.in_channels, size, size)
     if model.initial:
         _start_from(backbone, encoder_of(model.initial))
     return build_method(

@@ -5,6 +5,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from relatum.methods import METHODS
+
 if TYPE_CHECKING:
     from relatum.recipes.recipe import Recipe
 
@@ -60,6 +62,7 @@ def check(recipe: "Recipe") -> None:
             f"times train.nodes {recipe.train.nodes}; "
             "choose a multiple."
         )
+    _check_crops(recipe)
     optim, epochs = recipe.optim, recipe.train.epochs
     if optim.warmup_epochs > epochs:
         raise ValueError(
@@ -70,6 +73,18 @@ def check(recipe: "Recipe") -> None:
         raise ValueError(
             f"optim.milestones is {optim.milestones}; expected epochs above 0, each larger than the one before. "
             "Set them with --optim.milestones."
+        )
+
+
+def _check_crops(recipe: "Recipe") -> None:
+    view, method = recipe.data.view, METHODS[recipe.method.name]
+    if not method.multi_crop and (view.small_crops or view.large_crops != 2):
+        field, value = ("small.count", view.small_crops) if view.small_crops else ("large", view.large_crops)
+        takers = ", ".join(name for name, kind in METHODS.items() if kind.multi_crop)
+        kind = "two views of an image" if method.pairing == "two-views" else "no views of one image"
+        raise ValueError(
+            f"data.view.{field} is {value}, and the method {recipe.method.name} compares {kind}: leave "
+            f"--data.view.{field} out, or choose a method that takes multi-crop ({takers})."
         )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-from relatum.core.plugins import Registry
 from relatum.relations.base import Relation
 from relatum.relations.cosine import Cosine
 from relatum.relations.euclidean import Euclidean
@@ -12,7 +11,7 @@ from relatum.relations.tanimoto import Tanimoto
 
 __all__ = ["RELATIONS"]
 
-_RELATIONS: dict[str, Callable[..., Relation]] = {
+RELATIONS: dict[str, Callable[..., Relation]] = {
     "cosine": Cosine,
     "euclidean": Euclidean,
     "jaccard": partial(Jaccard, "clamped"),
@@ -20,5 +19,4 @@ _RELATIONS: dict[str, Callable[..., Relation]] = {
     "jaccard-softplus": partial(Jaccard, "softplus"),
     "tanimoto": Tanimoto,
 }
-RELATIONS: Registry[Callable[..., Relation]] = Registry("relation", _RELATIONS)
 """Every relation by its name. Its keywords are options of a recipe: `relation_eps`, `relation_sharpness`."""

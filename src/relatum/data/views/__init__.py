@@ -11,8 +11,8 @@ torchvision's values, and every parameter torchvision's distribution.
 """
 
 from relatum.data.views.classifier import ClassifierView
-from relatum.data.views.contrastive import ContrastiveView
+from relatum.data.views.contrastive import ContrastiveView, SmallCrops
 from relatum.data.views.evaluation import EvaluationView
 from relatum.data.views.interface import View
 
-__all__ = ["ClassifierView", "ContrastiveView", "EvaluationView", "View"]
+__all__ = ["ClassifierView", "ContrastiveView", "EvaluationView", "SmallCrops", "View"]

@@ -17,8 +17,8 @@ def require_probability(name: str, value: float) -> None:
     require(0 <= value <= 1, f"{name} is {value}: expected a probability, 0 to 1")
 
 
-def require_scale(value: float) -> None:
+def require_scale(value: float, name: str = "min_scale") -> None:
     require(
         0 < value <= 1,
-        f"min_scale is {value}: expected a share of the image's area, above 0 and up to 1; 0.08 is usual",
+        f"{name} is {value}: expected a share of the image's area, above 0 and up to 1; 0.08 is usual",
     )

@@ -54,18 +54,20 @@ class RandomView(View, ABC):
         return pixels.flip(2) if bool(uniforms[0, -1] < self.flip) else pixels
 
 
-def resized_boxes(height: int, width: int, min_scale: float, uniforms: Float[Tensor, "n b"]) -> Float[Tensor, "n 4"]:
+def resized_boxes(
+    height: int, width: int, min_scale: float, uniforms: Float[Tensor, "n b"], max_scale: float = 1.0
+) -> Float[Tensor, "n 4"]:
     """Boxes (top, left, height, width) of a random resized crop of images of `height x width`.
 
-    The area is uniform in [min_scale, 1] of the image's and the logarithm of width / height uniform between those of
-    3/4 and 4/3; sides are rounded. The first of ten such shapes that fits is placed uniformly. Where none fits, it is
-    the largest central box of a permitted ratio. Szegedy et al. 2015, in torchvision's form.
+    The area is uniform in [min_scale, max_scale] of the image's and the logarithm of width / height uniform between
+    those of 3/4 and 4/3; sides are rounded. The first of ten such shapes that fits is placed uniformly. Where none
+    fits, it is the largest central box of a permitted ratio. Szegedy et al. 2015, in torchvision's form.
 
     Args:
         uniforms: ten numbers for the areas, ten for the ratios, two for the position; all in [0, 1).
     """
     low, high = (math.log(ratio) for ratio in RATIO)
-    area = height * width * (min_scale + (1 - min_scale) * uniforms[:, :ATTEMPTS])
+    area = height * width * (min_scale + (max_scale - min_scale) * uniforms[:, :ATTEMPTS])
     ratio = (low + (high - low) * uniforms[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
     heights, widths = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)

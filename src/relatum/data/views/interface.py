@@ -84,6 +84,20 @@ class View(ABC):
         """The second half of `transform`: all that comes after the crop."""
         return normalize(self.augment_crops(crops, mean, uniforms), mean, std, dtype)
 
+    @property
+    def large_crops(self) -> int:
+        """How many views of an image a method that compares views gets, small crops apart."""
+        return 2
+
+    @property
+    def small_crops(self) -> int:
+        """How many small crops it gets beside them."""
+        return 0
+
+    def of(self, number: int) -> "View":
+        """What makes view `number` of an image, counted from 0, small crops last: mostly the same for all."""
+        return self
+
     def compiled(self) -> "View":
         """The same view, compiled by torch.compile when it is first called: that takes seconds to a minute.
 

@@ -7,7 +7,6 @@ Representations. ICML 2020. With `relation=Jaccard()` and two `alphas` it is the
 Krim, Tianfu Wu, Derya Cansever: Refining Self-Supervised Learning in Imaging: Beyond Linear Metric. ICIP 2022, Eq. (4).
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,13 +14,20 @@ from relatum.core.distributed import gather
 from relatum.core.types import Batch
 from relatum.losses.objectives import contrast_terms, two_view_contrast
 from relatum.methods.base import Method
+from relatum.methods.contrastive.crops import crop_pairs, embed_crops
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.relations import Cosine, Relation
 
 
-class SimCLR(Method, pairing="two-views"):
+class SimCLR(Method, pairing="two-views", multi_crop=True):
     """Contrast the two views of each image with all other views of the batch.
+
+    With multi-crop the pairs are those of SwAV and DINO: each large crop with each other crop of its image, no small
+    crop with a small one. A pair of crops is contrasted as two views are, its negatives the same two crops of the other
+    images, and the loss is the mean over the terms of SwAV's sum, in which two large crops meet twice and a large and a
+    small one once: L = 1 / |T| sum_{(i, v) in T} nt_xent(z_i, z_v), T = {(i, v): i large, v any other}. Without small
+    crops, and with two large ones, it is SimCLR's. Crops of one size share batch statistics.
 
     Args:
         backbone: the encoder.
@@ -54,5 +60,11 @@ class SimCLR(Method, pairing="two-views"):
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         # One forward pass of all 2N views: batch statistics as in the paper, and one call instead of two.
-        a, b = self.projector(self.backbone.embed(torch.cat(batch.views))).chunk(2)
-        return two_view_contrast(gather(a), gather(b), self.terms)
+        z = self.projector(embed_crops(self.backbone, batch.views)).chunk(len(batch.views))
+        z = [gather(view) for view in z]
+        pairs = crop_pairs(batch)
+        totals: dict[str, Tensor] = {}
+        for (i, v), count in pairs.items():
+            for name, loss in two_view_contrast(z[i], z[v], self.terms).items():
+                totals[name] = totals.get(name, 0) + count / pairs.total() * loss
+        return totals
