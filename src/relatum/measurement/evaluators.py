@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 
+from relatum.core.plugins import Registry
 from relatum.evaluation.augmented import AugmentedProbe
 from relatum.evaluation.baselines import Baselines
 from relatum.evaluation.classifier import Classifier
@@ -12,7 +13,7 @@ from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.retrieval import Retrieval
 from relatum.evaluation.stages import Stages
 
-EVALUATORS: dict[str, type[Evaluator]] = {
+_EVALUATORS: dict[str, type[Evaluator]] = {
     "classifier": Classifier,
     "knn": KNN,
     "linear": LinearProbe,
@@ -23,6 +24,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "geometry": Geometry,
     "alignment": Alignment,
 }
+EVALUATORS: Registry[type[Evaluator]] = Registry("evaluator", _EVALUATORS)
 """A name -> what it measures. The order is that of a table's columns."""
 
 DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier")

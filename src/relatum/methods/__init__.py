@@ -1,5 +1,6 @@
 """One paper, one file. `METHODS` names them all."""
 
+from relatum.core.plugins import Registry
 from relatum.methods.base import Method
 from relatum.methods.contrastive.barlow_twins import BarlowTwins
 from relatum.methods.contrastive.byol import BYOL
@@ -26,7 +27,7 @@ from relatum.methods.distill.sp import SP
 from relatum.methods.distill.supervised import Supervised
 from relatum.methods.distill.tf_kd import TFKD, TFKDVirtual
 
-METHODS: dict[str, type[Method]] = {
+_METHODS: dict[str, type[Method]] = {
     # without labels
     "simclr": SimCLR,
     "moco": MoCo,
@@ -57,4 +58,5 @@ METHODS: dict[str, type[Method]] = {
     "corsd": CORSD,
     "relation-l2": RelationL2,
 }
+METHODS: Registry[type[Method]] = Registry("method", _METHODS)
 """Every method by the name that recipes and the command line use."""

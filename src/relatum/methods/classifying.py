@@ -30,15 +30,17 @@ class Classifying(Method, needs_labels=True, classifies=True):
 
 
 def require_stages(backbone: Backbone, least: int = 2) -> None:
-    """Raise unless the deepest stage of `backbone` has others to teach.
+    """Raise unless `backbone` has as many stages as a method learns from.
 
     Raises:
         ValueError: for fewer than `least` stages.
     """
-    if len(backbone.stage_channels) < least:
+    count = len(backbone.stage_channels)
+    if count < least:
         raise ValueError(
-            f"{backbone.name} has {len(backbone.stage_channels)} stage(s), of which the last teaches the others; "
-            f"expected at least {least}."
+            f"{backbone.name} has {count} stage(s) and this method learns from its stages; expected at least {least}. "
+            "Name the children of a wrapped module that are its stages, shallow to deep: "
+            'Backbone.wrap(module, stages=("layer1", "layer2")), or choose a method that needs the embedding alone.'
         )
 
 

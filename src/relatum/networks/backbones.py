@@ -1,5 +1,6 @@
 """Image encoders: any timm model with staged features, and the small CIFAR networks, all giving `Features`."""
 
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -154,6 +155,60 @@ class Backbone(nn.Module):
         if img_size is not None:
             self._only_size = (img_size, img_size)
         self._patch = model.patch_embed.patch_size if "dynamic_img_size" in self.arguments else None
+
+    @staticmethod
+    def wrap(
+        module: nn.Module,
+        *,
+        stages: Sequence[str] = (),
+        classifier: str = "",
+        num_classes: int = 0,
+        in_channels: int = 3,
+        size: int = 224,
+        pool: Literal["auto", "first", "mean"] | Callable[[Any], Tensor] = "auto",
+        name: str = "",
+    ) -> "Backbone":
+        """Any module as a backbone: torchvision's, Hugging Face's, your own.
+
+        The embedding is found in what the module returns for images "n c h w": a tensor "n d" as it is; a map
+        "n d h w" averaged over its positions; of an object the `pooler_output`, or without one the
+        `last_hidden_state`, by the same rule. Tokens "n t d" must be said, by `pool`.
+
+        The module is not copied. What comes out of `fit` is: the weights in the run folder, which
+        `load_encoder(run, backbone)` gives back to a module that was wrapped in the same way. To be trained, measured
+        and exported from the command line, a module needs a name that builds it: `relatum.register_backbone`.
+
+        Args:
+            module: takes images "n c h w".
+            stages: paths of the children whose outputs are the stages, shallow to deep, such as ("layer1", "layer2"):
+                maps "n c h w", or the tokens "n t c" of a square image, the patches last. Methods that learn from
+                stages refuse a backbone without them.
+            classifier: the path of the module's own linear classifier, such as "fc". An identity takes its place, so
+                that the module returns the embedding.
+            num_classes: width of the classifier on the embedding, 0 for none. It starts with the weights of the
+                module's own where they have that width.
+            in_channels: channels of the images.
+            size: side of the images, in pixels, with which the module is tried once for its widths.
+            pool: "first" or "mean" takes the class token, or the mean of all tokens; a function takes what the module
+                returns and gives "n d".
+            name: what Records call it; "wrapped:" and the class by default.
+
+        Raises:
+            ValueError: for a child that is not there, an output without a plain embedding, or a module that fails on
+                images of this size.
+        """
+        from relatum.networks.wrapping import Wrapped  # which is a Backbone
+
+        return Wrapped(
+            module,
+            stages=stages,
+            classifier=classifier,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            size=size,
+            pool=pool,
+            name=name,
+        )
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Features:
         """The features of every stage, the embedding, and the logits if there are classes.

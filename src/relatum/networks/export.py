@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from relatum.core.files import write_durably
 from relatum.networks import small_resnets
-from relatum.networks.backbones import BACKBONES, STEM_LAYERS, Backbone, Stem
+from relatum.networks.backbones import Backbone, Stem
+from relatum.networks.registered import build_backbone
+from relatum.networks.script import script
 from relatum.networks.small_resnets import SMALL_RESNETS
 
 ONNX_TOLERANCE = 1e-3
@@ -82,7 +84,7 @@ def describe(
             f"mean is {tuple(mean)} and std is {tuple(std)}; expected {backbone.in_channels} numbers each, "
             f"one for each channel of {backbone.name}, and std above 0"
         )
-    if size < backbone.stage_strides[-1]:
+    if backbone.stage_strides and size < backbone.stage_strides[-1]:
         raise ValueError(f"size is {size}; {backbone.name} takes at least {backbone.stage_strides[-1]} pixels")
     if classes is not None and len(classes) != backbone.num_classes:
         raise ValueError(
@@ -103,12 +105,15 @@ def describe(
     )
 
 
-def rebuilt(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Backbone, EncoderInfo]:
+def rebuilt(
+    description: Mapping[str, Any], weights: Mapping[str, Tensor], backbone: Backbone | None = None
+) -> tuple[Backbone, EncoderInfo]:
     """The backbone of a description and the state of its model, in eval mode on the CPU.
 
     Args:
         description: the fields of an `EncoderInfo`, lists in the place of tuples allowed.
         weights: the state of `backbone.model`.
+        backbone: gets the weights; None builds one by its name.
 
     Raises:
         ValueError: if the two do not agree.
@@ -118,14 +123,16 @@ def rebuilt(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tu
         for name in ("mean", "std", "classes"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
         info = EncoderInfo(**fields)
-        backbone = Backbone(
-            info.architecture,
-            stem=info.stem,
-            num_classes=info.num_classes,
-            in_channels=info.in_channels,
-            img_size=info.img_size,
-            patch_size=info.patch_size,
-        )
+        if backbone is None:
+            backbone = build_backbone(
+                info.architecture,
+                stem=info.stem,
+                num_classes=info.num_classes,
+                in_channels=info.in_channels,
+                size=info.size,
+                img_size=info.img_size,
+                patch_size=info.patch_size,
+            )
         backbone.model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
@@ -166,17 +173,19 @@ def save_encoder(
     text = json.dumps(asdict(info))
     content = save(state, metadata={"relatum": text, "sha256": _checksum(text, state)})
     write_durably(file, lambda part: part.write(content))
-    file.with_suffix(".py").write_text(_script(backbone, info), encoding="utf-8")
+    file.with_suffix(".py").write_text(script(backbone, asdict(info)), encoding="utf-8")
     if backbone.name in SMALL_RESNETS:
         shutil.copyfile(small_resnets.__file__, file.with_name("small_resnets.py"))
     return file
 
 
-def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
+def load_encoder(path: str | Path, backbone: Backbone | None = None) -> tuple[Backbone, EncoderInfo]:
     """The backbone of an encoder's file, in eval mode on the CPU, and what its header says.
 
     Args:
         path: what `save_encoder` was given: the folder, or the file.
+        backbone: gets the weights, and is returned: for a module that was wrapped, which no name builds. None builds
+            the backbone that the header names.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -199,7 +208,7 @@ def load_encoder(path: str | Path) -> tuple[Backbone, EncoderInfo]:
             "again, or copy the file again from where it came"
         )
     try:
-        return rebuilt(json.loads(header["relatum"]), state)
+        return rebuilt(json.loads(header["relatum"]), state, backbone)
     except ValueError as error:
         raise ValueError(
             f"the weights and the description in {file} do not agree ({error}); export the encoder again"
@@ -333,52 +342,3 @@ class _Outputs(nn.Module):
 def _weights_file(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / "encoder.safetensors"
-
-
-_SCRIPT = '''"""{architecture} with the {stem} stem, exported by Relatum {relatum}. Relatum is not needed."""
-
-from pathlib import Path
-
-{imports}
-
-MEAN = {mean}
-STD = {std}
-SIZE = {size}
-CLASSES = {classes}
-
-
-def encoder() -> nn.Module:
-    """The trained model. Images are in [0, 1], less MEAN, over STD, n x {in_channels} x SIZE x SIZE.
-
-    The embedding is `model.forward_head(model.forward_features(images), pre_logits=True)`.
-    """
-    {build}
-    model.load_state_dict(load_file(Path(__file__).with_suffix(".safetensors")))
-    return model.eval()
-
-
-if __name__ == "__main__":
-    print(encoder())
-'''
-
-
-def _script(backbone: Backbone, info: EncoderInfo) -> str:
-    """The program that rebuilds the model from timm, or from the copy of `small_resnets`."""
-    imports = ["from safetensors.torch import load_file", "from torch import nn"]
-    sizes = "".join(f", {name}={value}" for name, value in backbone.arguments.items())
-    if backbone.name in SMALL_RESNETS:
-        imports += ["", "from small_resnets import SMALL_RESNETS"]
-        create = f'SMALL_RESNETS["{info.architecture}"](num_classes={info.num_classes}, in_channels='
-    else:
-        imports.insert(0, "import timm")
-        timm_name = BACKBONES.get(backbone.name, backbone.name)
-        create = f'timm.create_model("{timm_name}", num_classes={info.num_classes}, in_chans='
-    build = [f"model = {create}{info.in_channels}{sizes})"]
-    if info.stem != "imagenet" and backbone.name not in SMALL_RESNETS:
-        layers = STEM_LAYERS[type(backbone.model)]
-        conv: Any = backbone.model.get_submodule(layers.conv)
-        arguments = f"{info.in_channels}, {conv.out_channels}, 3, padding=1, bias=False"
-        build.append(f"model.{layers.conv} = nn.Conv2d({arguments})")
-        if info.stem == "cifar" and layers.pool is not None:
-            build.append(f"model.{layers.pool} = nn.Identity()")
-    return _SCRIPT.format(**asdict(info), imports="\n".join(imports), build="\n    ".join(build))

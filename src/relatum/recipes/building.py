@@ -23,6 +23,7 @@ from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone, takes_size
 from relatum.networks.export import load_encoder
+from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
 
@@ -68,7 +69,7 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
 
     def refuse(listing: Listing) -> None:
         size = common_shape(listing.parts, data.on_bad_image)
-        _refuse(recipe, cut(recipe, listing)[0].labels, listing.classes, _side(size))
+        _refuse(recipe, cut(recipe, listing.train)[0].labels, listing.classes, _side(size))
         if check is not None:
             check(listing)
 
@@ -80,17 +81,10 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
         labels=data.labels,
         check=refuse,
     )
-    images, held_out = cut(recipe, source)
+    images, held_out = cut(recipe, source.train)
     size = batch_size_for(recipe, images.labels)
-    notices = []
-    if size != data.batch_size:
-        notices = [f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."]
-    if held_out is not None and not data.validation:
-        notices.append(
-            f"{source.name} has no test images: {len(held_out):,} of its {len(images) + len(held_out):,} are held out "
-            "to measure by (--data.test-share 0 trains on all of them, and measures nothing that needs others)."
-        )
-    prepared = Prepared(source, images, held_out, size, tuple(notices))
+    notice = f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."
+    prepared = Prepared(source, images, held_out, size, (notice,) if size != data.batch_size else ())
     # Once more: bad images may have been left out, and sizes are known of all now.
     _refuse(recipe, images.labels, source.classes, source.size)
     if source.size is None and recipe.data.resident != "no":
@@ -98,13 +92,13 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
     return prepared
 
 
-def cut(recipe: Recipe, found: Listing | Source) -> tuple[Images, Images | None]:
+def cut(recipe: Recipe, images: Images) -> tuple[Images, Images | None]:
     """(the images that training sees, those of them that are held out): the same for listed and for decoded images.
 
     Raises:
         ValueError: there are too few.
     """
-    data, images = recipe.data, found.train
+    data = recipe.data
     if data.train_images is not None:
         if data.train_images > len(images):
             raise ValueError(
@@ -112,18 +106,15 @@ def cut(recipe: Recipe, found: Listing | Source) -> tuple[Images, Images | None]
                 "give at most that many with --data.train-images, or leave it out for all."
             )
         images = first(images, data.train_images, seed=SPLIT_SEED)
-    share = data.validation
-    if not share and found.test is None and len(images.labels.unique()) > 1 and bool((images.labels >= 0).all()):
-        share = data.test_share if round(data.test_share * len(images)) else 0.0
-    if not share:
+    if not data.validation:
         return images, None
-    if not 0 < round(share * len(images)) < len(images):
+    if not 0 < round(data.validation * len(images)) < len(images):
         raise ValueError(
-            f"data.validation is {share:g}, and of {len(images):,} training images that holds out "
-            f"{round(share * len(images)):,}; expected at least one image on either side. Hold out another "
+            f"data.validation is {data.validation:g}, and of {len(images):,} training images that holds out "
+            f"{round(data.validation * len(images)):,}; expected at least one image on either side. Hold out another "
             "share with --data.validation 0.5, or nothing with --data.validation 0."
         )
-    return split(images, share, seed=SPLIT_SEED)
+    return split(images, data.validation, seed=SPLIT_SEED)
 
 
 def _side(shape: tuple[int, ...] | None) -> int | None:
@@ -224,11 +215,12 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     """
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
-    backbone = Backbone(
+    backbone = build_backbone(
         model.name,
         stem=model.stem,
         num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
         in_channels=len(source.mean),
+        size=recipe.data.view.size,
         pretrained=model.pretrained,
         img_size=recipe.data.view.size if takes_size(model.name) else None,
         patch_size=model.patch_size,
@@ -295,10 +287,8 @@ def _start_from(backbone: Backbone, path: Path) -> None:
                 (backbone.name, backbone.stem, backbone.patch_size),
             )
         )
-        patch = f" --model.patch-size {info.patch_size}" if info.patch_size != backbone.patch_size else ""
         raise ValueError(
-            f"{path} holds {found}; expected {wanted}: choose --model.name {info.architecture} "
-            f"--model.stem {info.stem}{patch}."
+            f"{path} holds {found}; expected {wanted}. Choose --model.name, --model.stem and --model.patch-size to fit."
         )
     own = backbone.model.state_dict()
     kept = {k: v for k, v in donor.model.state_dict().items() if k in own and own[k].shape == v.shape}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from relatum.core.plugins import Registry
 from relatum.relations.base import Relation
 from relatum.relations.cosine import Cosine
 from relatum.relations.euclidean import Euclidean
@@ -11,7 +12,7 @@ from relatum.relations.tanimoto import Tanimoto
 
 __all__ = ["RELATIONS"]
 
-RELATIONS: dict[str, Callable[..., Relation]] = {
+_RELATIONS: dict[str, Callable[..., Relation]] = {
     "cosine": Cosine,
     "euclidean": Euclidean,
     "jaccard": partial(Jaccard, "clamped"),
@@ -19,4 +20,5 @@ RELATIONS: dict[str, Callable[..., Relation]] = {
     "jaccard-softplus": partial(Jaccard, "softplus"),
     "tanimoto": Tanimoto,
 }
+RELATIONS: Registry[Callable[..., Relation]] = Registry("relation", _RELATIONS)
 """Every relation by its name. Its keywords are options of a recipe: `relation_eps`, `relation_sharpness`."""

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
 from relatum.methods.checks import at_least_zero
+from relatum.methods.classifying import require_stages
 from relatum.methods.distill.distiller import Distiller, same_size
 from relatum.networks.backbones import Backbone
 
@@ -58,6 +59,8 @@ class AT(Distiller, pairing="single"):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        for network in (backbone, teacher):
+            require_stages(network, least=1)
         self.weight = at_least_zero("weight", weight)
         self.norm = norm
 

@@ -17,6 +17,7 @@ from relatum.losses.objectives import kl_divergence
 from relatum.methods.checks import at_least_zero
 from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone, takes_size
+from relatum.networks.registered import build_backbone
 
 
 class DML(Classifying, pairing="single"):
@@ -40,16 +41,16 @@ class DML(Classifying, pairing="single"):
         if peers < 1:
             raise ValueError(f"peers is {peers}; mutual learning needs at least 1 network beside the backbone.")
         name = peer or backbone.name
-        fitting = takes_size(name)
+        sized = takes_size(name)
         # Built anew, not copied: networks that start alike have nothing to tell each other.
         self.peers = nn.ModuleList(
-            Backbone(
+            build_backbone(
                 name,
                 stem=backbone.stem,
                 num_classes=backbone.num_classes,
                 in_channels=backbone.in_channels,
-                img_size=backbone.img_size if fitting else None,
-                patch_size=backbone.patch_size if fitting else None,
+                img_size=backbone.img_size if sized else None,
+                patch_size=backbone.patch_size if sized else None,
             )
             for _ in range(peers)
         )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
 from relatum.methods.checks import at_least_zero, share
+from relatum.methods.classifying import require_stages
 from relatum.methods.distill.distiller import Distiller, same_size
 from relatum.networks.backbones import Backbone
 
@@ -63,6 +64,7 @@ class FitNet(Distiller, pairing="single"):
         self.weight = at_least_zero("weight", weight)
         self.hint_share = share("hint_share", hint_share, 0.3, below_one=True)
         for name, stage, network in (("guided", guided, backbone), ("hint", hint, teacher)):
+            require_stages(network, least=1)
             count = len(network.stage_channels)
             if not -count <= stage < count:
                 raise ValueError(f"{name} is stage {stage}; {network.name} has the stages 0 to {count - 1}.")

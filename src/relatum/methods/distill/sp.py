@@ -15,6 +15,7 @@ from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
 from relatum.methods.checks import at_least_zero
+from relatum.methods.classifying import require_stages
 from relatum.methods.distill.distiller import Distiller
 from relatum.networks.backbones import Backbone
 
@@ -42,6 +43,8 @@ class SP(Distiller, pairing="single"):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
+        for network in (backbone, teacher):
+            require_stages(network, least=1)
         self.weight = at_least_zero("weight", weight)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
