@@ -6,39 +6,14 @@ from itertools import combinations
 
 import pytest
 import torch
-from scipy.stats import chi2
 
+from label_sets import EPOCHS, mixed, over_labels, rows_of, sizes, uniform
 from relatum.data.pairing import class_balanced, same_class_pairs, shard, shuffled, triples
-
-
-def mixed(*counts, names=None):
-    """Labels with the given class sizes, in an order that has nothing to do with the classes."""
-    names = names or range(len(counts))
-    labels = torch.tensor([name for name, count in zip(names, counts) for _ in range(count)])
-    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
-
-
-LABELS = {
-    "balanced": mixed(*[50] * 20),
-    "one more than threes": mixed(*[16] * 10),
-    "two more than threes": mixed(*[17] * 10),
-    "two classes": mixed(40, 40),
-    "two classes of three": mixed(3, 3),
-    "two against three": mixed(2, 3),
-    "long tail": mixed(*[round(300 * 0.8**k) for k in range(20)]),
-    "exactly half": mixed(60, 25, 20, 15),
-    "almost all in one": mixed(900, 4, 5, 2),
-    "names with gaps": mixed(9, 12, 10, names=(3, 70, 1000)),
-    "int32": mixed(9, 12, 10).int(),
-    "sorted": torch.arange(90) // 15,
-}
-EPOCHS = range(3)
-
-over_labels = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
 
 SAMPLERS = {
     "shuffled": lambda seed, epoch: shuffled(120, batch_size=24, seed=seed, epoch=epoch),
     "disjoint": lambda seed, epoch: triples(mixed(50, 40, 30), batch_size=36, seed=seed, epoch=epoch),
+    "spread": lambda seed, epoch: triples(mixed(50, 40, 30), batch_size=36, seed=seed, epoch=epoch, mode="spread"),
     "anchor": lambda seed, epoch: triples(mixed(50, 40, 30), batch_size=36, seed=seed, epoch=epoch, mode="anchor"),
     "pairs": lambda seed, epoch: same_class_pairs(mixed(50, 40, 30), batch_size=12, seed=seed, epoch=epoch),
     "balanced": lambda seed, epoch: class_balanced(
@@ -46,22 +21,6 @@ SAMPLERS = {
     ),
 }
 over_samplers = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
-
-
-def rows_of(indices):
-    """The whole epoch as one list of images for each row."""
-    return indices.transpose(0, 1).flatten(1)
-
-
-def sizes(labels):
-    return Counter(labels.tolist())
-
-
-def uniform(counts):
-    """The chi-squared test that all counts have one expectation, at the level of one in ten thousand."""
-    counts = torch.as_tensor(counts, dtype=torch.float64)
-    statistic = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
-    return statistic < chi2.ppf(1 - 1e-4, counts.numel() - 1)
 
 
 def test_uniform_can_fail():
@@ -122,134 +81,6 @@ def test_shuffled_places_are_uniform():
     first = torch.stack([shuffled(6, batch_size=3, seed=0, epoch=e)[:, 0, 0] for e in range(1000)])
     for place in first.T:
         assert uniform(torch.bincount(place, minlength=6))
-
-
-# triples
-
-
-def pairs_by_class(labels):
-    """The number of disjoint pairs of each class, by the rule of the docstring, written as loops."""
-    counts = sizes(labels)
-    spare = {c: n - 2 * (n // 3) for c, n in counts.items()}
-    return {c: min(n // 3, sum(s for b, s in spare.items() if b != c)) for c, n in counts.items()}
-
-
-def assert_are_triples(labels, indices):
-    anchor, positive, negative = rows_of(indices)
-    assert torch.equal(labels[anchor], labels[positive])
-    assert (labels[anchor] != labels[negative]).all()
-    assert (anchor != positive).all()
-
-
-@over_labels
-@pytest.mark.parametrize("epoch", EPOCHS)
-def test_disjoint_triples(labels, epoch):
-    indices = triples(labels, batch_size=3, seed=0, epoch=epoch)
-    assert_are_triples(labels, indices)
-    assert len(indices.unique()) == indices.numel()
-    expected = {c: n for c, n in pairs_by_class(labels).items() if n}
-    assert sizes(labels[rows_of(indices)[0]]) == expected
-
-
-NO_MAJORITY = {name: v for name, v in LABELS.items() if max(sizes(v).values()) <= len(v) / 2}
-
-
-@pytest.mark.parametrize("labels", NO_MAJORITY.values(), ids=NO_MAJORITY.keys())
-def test_disjoint_uses_all_but_the_remainders(labels):
-    used = triples(labels, batch_size=3, seed=0, epoch=0).numel()
-    assert used == len(labels) - sum(n % 3 for n in sizes(labels).values())
-
-
-def test_disjoint_cuts_a_majority_to_the_negatives_there_are():
-    """900 images against 4, 5 and 2: two pairs of the small classes, and 7 images left as negatives for 900."""
-    labels = LABELS["almost all in one"]
-    assert sizes(labels[rows_of(triples(labels, batch_size=3, seed=0, epoch=0))[0]]) == {0: 7, 1: 1, 2: 1}
-
-
-@pytest.mark.parametrize("trial", range(100))
-def test_disjoint_holds_on_small_random_sets(trial):
-    """Where a matching is forced or nearly so, random repairs would cycle or stop short."""
-    random = torch.Generator().manual_seed(trial)
-    classes = int(torch.randint(2, 6, (), generator=random))
-    counts = torch.randint(2, 8, (classes,), generator=random)
-    counts[0] = torch.randint(3, 40, (), generator=random)
-    labels = mixed(*counts.tolist())
-    indices = triples(labels, batch_size=3, seed=trial, epoch=0)
-    assert_are_triples(labels, indices)
-    assert len(indices.unique()) == indices.numel()
-    assert len(indices) == sum(pairs_by_class(labels).values())
-
-
-def test_disjoint_outcomes_are_equally_likely():
-    """Two classes of three images: the negatives are forced, so that 6 x 6 outcomes remain."""
-    labels = torch.tensor([0, 1, 0, 1, 0, 1])
-    outcomes = Counter()
-    for epoch in range(900):
-        both = triples(labels, batch_size=3, seed=1, epoch=epoch)[:, :, 0].tolist()
-        outcomes[tuple(map(tuple, sorted(both, key=lambda t: t[0] % 2)))] += 1
-    assert len(outcomes) == 36
-    assert uniform(list(outcomes.values()))
-
-
-def test_disjoint_negatives_meet_all_other_classes_equally():
-    labels = mixed(*[9] * 6)
-    meetings = torch.zeros(6, 6)
-    for epoch in range(250):
-        anchor, _, negative = labels[rows_of(triples(labels, batch_size=3, seed=0, epoch=epoch))]
-        meetings.index_put_((anchor, negative), torch.ones(len(anchor)), accumulate=True)
-    assert meetings.diagonal().sum() == 0
-    assert uniform(meetings[~torch.eye(6, dtype=torch.bool)])
-
-
-@pytest.mark.parametrize("row", range(3), ids=["anchor", "positive", "negative"])
-def test_disjoint_gives_every_image_each_role_equally_often(row):
-    labels = mixed(10, 10, 10)
-    epochs = [rows_of(triples(labels, batch_size=3, seed=0, epoch=e))[row] for e in range(250)]
-    assert uniform(torch.bincount(torch.cat(epochs), minlength=30))
-
-
-@over_labels
-def test_anchor_triples(labels):
-    indices = triples(labels, batch_size=3, seed=0, epoch=1, mode="anchor")
-    assert_are_triples(labels, indices)
-    assert indices.shape == (len(labels), 3, 1)
-    assert torch.equal(rows_of(indices)[0].sort().values, torch.arange(len(labels)))
-
-
-def test_anchor_draws_as_published():
-    """Positives uniform in the class without the anchor, negatives uniform over classes, then over images."""
-    labels = mixed(2, 3, 5)
-    positives, negatives = torch.zeros(10, 10), torch.zeros(10, 10)
-    for epoch in range(600):
-        indices = triples(labels, batch_size=30, seed=0, epoch=epoch, mode="anchor")
-        anchor, positive, negative = rows_of(indices)
-        positives[anchor, positive] += 1
-        negatives[anchor, negative] += 1
-    for image in range(10):
-        own = labels == labels[image]
-        others = own & (torch.arange(10) != image)
-        assert positives[image, ~others].sum() == 0
-        assert others.sum() == 1 or uniform(positives[image, others])
-        classes = [c for c in range(3) if c != labels[image]]
-        assert uniform([negatives[image, labels == c].sum() for c in classes])
-        assert all(uniform(negatives[image, labels == c]) for c in classes)
-
-
-@pytest.mark.parametrize("mode", ["disjoint", "anchor"])
-def test_batch_size_of_triples_counts_images(mode):
-    labels = mixed(*[60] * 10)
-    indices = triples(labels, batch_size=129, seed=0, epoch=0, mode=mode)
-    assert indices.shape == ((200 if mode == "disjoint" else 600) // 43, 3, 43)
-
-
-@pytest.mark.parametrize(
-    ("mode", "batch_size", "count"), [("disjoint", 300, 16_600), ("anchor", 300, 50_000)], ids=["disjoint", "anchor"]
-)
-def test_triples_of_cifar100(mode, batch_size, count):
-    labels = mixed(*[500] * 100)
-    indices = triples(labels, batch_size=batch_size, seed=0, epoch=0, mode=mode)
-    assert indices.shape[0] * indices.shape[2] == count
-    assert_are_triples(labels, indices)
 
 
 # same-class pairs
@@ -383,7 +214,7 @@ ERRORS = {
     ),
     "triples: unknown mode": (
         lambda: inspect.unwrap(triples)(TWO, batch_size=3, seed=0, epoch=0, mode="anchors"),
-        "mode='anchors'.*'disjoint' or 'anchor'",
+        "mode='anchors'.*'disjoint', 'spread', 'anchor'",
     ),
     "pairs: a class with one image": (
         lambda: same_class_pairs(mixed(4, 1), batch_size=2, seed=0, epoch=0, exclude_self=True),

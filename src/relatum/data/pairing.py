@@ -9,13 +9,15 @@ What does not fill a last batch is left out, a different random part in each epo
 """
 
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Int, Int64
 from torch import Generator, Tensor
 
 from relatum.core.randomness import generator_of
+
+TripleMode = Literal["disjoint", "spread", "anchor"]
 
 
 def shuffled(num_samples: int, *, batch_size: int, seed: int, epoch: int) -> Int64[Tensor, "steps 1 n"]:
@@ -42,7 +44,7 @@ def triples(
     batch_size: int,
     seed: int,
     epoch: int,
-    mode: Literal["disjoint", "anchor"] = "disjoint",
+    mode: TripleMode = "disjoint",
 ) -> Int64[Tensor, "steps 3 n"]:
     """Triples (anchor o, positive p, negative n): class(p) = class(o) != class(n), and p != o.
 
@@ -52,6 +54,10 @@ def triples(
     which none holds more than half of the images. A class c beyond that may have more pairs than there are
     negatives for them, and is cut to Σ_{b≠c} (n_b - 2 floor(n_b / 3)) pairs. A class of two images gives
     negatives only. Which images are pairs, negatives or left over is drawn anew in every epoch.
+
+    `"spread"`, of ours: the triples of `"disjoint"`, dealt to the steps so that the anchors of a step are of as many
+    classes as they can be: a class with a triples in S steps has floor(a / S) or ceil(a / S) of them in each. A step
+    of few triples then has no class by chance twice as an anchor, and therefore more classes.
 
     `"anchor"`, the protocol of the released code: every image is an anchor once, its positive is uniform in its
     class, and its negative uniform in a class that is uniform among the others, so that images of small classes
@@ -87,10 +93,15 @@ def triples(
     match mode:
         case "disjoint":
             matched = _disjoint_triples(classes, generator)
+        case "spread":
+            matched = _disjoint_triples(classes, generator)
+            matched = matched[:, _spread(classes.of[matched[0]], batch_size // 3, generator)]
         case "anchor":
             matched = _anchored_triples(classes, generator)
         case _:
-            raise ValueError(f"mode={mode!r} is not a way to draw triples; use 'disjoint' or 'anchor'")
+            raise ValueError(
+                f"mode={mode!r} is not a way to draw triples; use {', '.join(map(repr, get_args(TripleMode)))}"
+            )
     return _batches(matched, batch_size // 3, batch_size, "triples")
 
 
@@ -318,6 +329,18 @@ def _disjoint_triples(classes: _Classes, generator: Generator) -> Int64[Tensor, 
     negative = pool[_conflict_free(slots, classes.of[pool], generator)][: len(anchor)]
     shuffle = torch.randperm(len(anchor), generator=generator)
     return torch.stack([anchor, positive, negative])[:, shuffle]
+
+
+def _spread(of: Int64[Tensor, " count"], n: int, generator: Generator) -> Int64[Tensor, " kept"]:
+    """An order of entries with classes `of` that deals those of a class to different steps of n, in turn.
+
+    What fills no last step is left out, and is random where the entries come in random order.
+    """
+    steps = len(of) // n
+    if not steps:
+        return torch.arange(len(of))
+    kept = _class_order(of[: steps * n], generator)
+    return kept.view(n, steps)[:, torch.randperm(steps, generator=generator)].T.flatten()
 
 
 def _conflict_free(slots: Int64[Tensor, " n"], pool: Int64[Tensor, " n"], generator: Generator) -> Int64[Tensor, " n"]:

@@ -146,10 +146,10 @@ def batch_size_for(recipe: Recipe, labels: Int[Tensor, " n"]) -> int:
     most = len(labels)
     if method.pairing == "triples":
         unit *= 3
-        if data.triples == "disjoint":
-            most = 3 * int((torch.bincount(labels[labels >= 0]) // 3).sum())
-        else:
+        if data.triples == "anchor":
             most *= 3
+        else:
+            most = 3 * int((torch.bincount(labels[labels >= 0]) // 3).sum())
     if data.images_per_class or data.batch_size <= most or most < unit:
         return data.batch_size  # groups of classes, and what no batch can be made of, are refused where they are made
     step = 8 * unit if most >= 8 * unit else unit

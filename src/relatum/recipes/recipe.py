@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 
 from relatum.core.schedules import Schedule
+from relatum.data.pairing import TripleMode
 from relatum.data.views import ClassifierView, ContrastiveView
 from relatum.methods import METHODS
 from relatum.recipes.evaluation import Evaluation
@@ -75,8 +76,9 @@ class Data:
     """What training sees of an image."""
     batch_size: int = 256
     """Images a step, over all devices; a triple counts three."""
-    triples: Literal["disjoint", "anchor"] = "disjoint"
-    """disjoint: each image once an epoch. anchor: each image is an anchor once (three times the images)."""
+    triples: TripleMode = "disjoint"
+    """disjoint: each image once an epoch. spread: these, with the anchors of a step of as many classes as can be.
+    anchor: each image is an anchor once (three times the images)."""
     images_per_class: int = 0
     """Batches of whole groups of one class, of this size; 0 for plain shuffling."""
     on_bad_image: Literal["error", "skip"] = "error"
