@@ -26,11 +26,14 @@ SMALL = {
     "byol": {"hidden_width": 16, "out_width": 8},
     "moco": {"queue_size": 24, "key_splits": 2},
     "simsiam": {"out_width": 16, "bottleneck": 8},
+    "vicreg": {"hidden_width": 16, "out_width": 8},
 }
 """Options that make a method small enough for a test; every other option has its default."""
 
 CHOSEN = {
     "simclr-multi-crop": ("simclr", {}),
+    "barlow-twins-wide": ("barlow-twins", {"out_width": 24}),
+    "vicreg-wide": ("vicreg", {"out_width": 24, "variance": "mean"}),
     "simclr-jaccard-three-terms": ("simclr", {"relation": Jaccard(), "alphas": (0.3, 0.3)}),
     "moco-symmetric": ("moco", {"symmetric": True}),
     "moco-summed": ("moco", {"symmetric": True, "symmetric_loss": "sum", "projector_norm": False}),

@@ -91,6 +91,22 @@ def barlow_twins(a, b):
     return invariance, redundancy
 
 
+def vicreg(a, b, eps):
+    """Invariance, variance and covariance of Bardes et al. 2022, Eq. (1) to (5), Eq. (5) over the number of columns."""
+    n, d = len(a), len(a[0])
+    invariance = sum((x - y) ** 2 for p, q in zip(a, b) for x, y in zip(p, q)) / (n * d)
+    variance = covariance = 0.0
+    for z in (a, b):
+        means = [sum(row[j] for row in z) / n for j in range(d)]
+        for i, j in itertools.product(range(d), repeat=2):
+            c = sum((row[i] - means[i]) * (row[j] - means[j]) for row in z) / (n - 1)
+            if i == j:
+                variance += max(0.0, 1 - math.sqrt(c + eps)) / d
+            else:
+                covariance += c**2 / d
+    return invariance, variance, covariance
+
+
 def huber(x):
     return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
 

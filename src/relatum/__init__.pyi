@@ -49,6 +49,7 @@ from .methods.contrastive.moco import MoCo as MoCo
 from .methods.contrastive.simclr import SimCLR as SimCLR
 from .methods.contrastive.simsiam import SimSiam as SimSiam
 from .methods.contrastive.supcon import SupCon as SupCon
+from .methods.contrastive.vicreg import VICReg as VICReg
 from .methods.distill.at import AT as AT
 from .methods.distill.cc import CC as CC
 from .methods.distill.corsd import CORSD as CORSD

@@ -17,7 +17,8 @@ STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
 
 GATHERS = (
-    *("simclr", "simclr-multi-crop", "debiased", "barlow-twins", "supcon", "moco", "moco-symmetric"),
+    *("simclr", "simclr-multi-crop", "debiased", "supcon", "moco", "moco-symmetric"),
+    *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide"),
     *("sp", "rkd", "dist", "cc", "cc-neighbors", "ps-kd", "sd-code"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""

@@ -9,6 +9,7 @@ from relatum.methods.contrastive.moco import MoCo
 from relatum.methods.contrastive.simclr import SimCLR
 from relatum.methods.contrastive.simsiam import SimSiam
 from relatum.methods.contrastive.supcon import SupCon
+from relatum.methods.contrastive.vicreg import VICReg
 from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
 from relatum.methods.distill.corsd import CORSD
@@ -35,6 +36,7 @@ _METHODS: dict[str, type[Method]] = {
     "simsiam": SimSiam,
     "debiased": Debiased,
     "barlow-twins": BarlowTwins,
+    "vicreg": VICReg,
     # with labels
     "supcon": SupCon,
     "supervised": Supervised,

@@ -58,6 +58,7 @@ def _table_2(*values: float) -> tuple[Number, ...]:
 
 
 _DKOBAK = "README of dkobak/simclr-cifar10, 100 epochs, three runs"
+_SOLO = "README of solo-learn, 1000 epochs, batch 256, a linear probe that is trained along, on the test set"
 _LIGHTLY = "lightly's CIFAR-10 benchmark, 200 epochs in batches of 128, its best epoch on the test set"
 
 SHARED = named(
@@ -129,8 +130,19 @@ SHARED = named(
             "Barlow Twins: coordinates correlate with themselves alone.",
             _with("barlow-twins"),
             source="Zbontar et al. 2021, with a projector of 2048 instead of 8192.",
-            cost="that of simclr, and a matrix of 2048 x 2048 a step.",
+            cost="that of simclr, and two matrices of 512 x 512 a step.",
             published=(Number(84.2, "k-NN", _LIGHTLY),),
+        ),
+        "vicreg": Entry(
+            "VICReg: variance, invariance and covariance of coordinates, each with a term of its own.",
+            replace(
+                _with("vicreg"),
+                optim=Optim(name="lars", lr=0.4, weight_decay=1e-6, schedule="cosine", warmup_epochs=10),
+            ),
+            source="Bardes et al. 2022: LARS with 0.2 per 256 images and ten epochs of warm-up, a projector of 2048 "
+            "instead of 8192. SGD at the rate of simclr diverges under weights of 25.",
+            cost="that of simclr, and two matrices of 512 x 512 a step.",
+            published=(Number(92.07, "linear", _SOLO),),
         ),
         "debiased": Entry(
             "SimCLR with the debiased contrastive loss.",

@@ -87,6 +87,18 @@ class BarlowTwinsOptions(MethodOptions):
     layers: int = ...
 
 @dataclass(frozen=True)
+class VICRegOptions(MethodOptions):
+    name: Literal["vicreg"] = ...
+    invariance_weight: float = ...
+    variance_weight: float = ...
+    covariance_weight: float = ...
+    variance: Literal["sum", "mean"] = ...
+    eps: float = ...
+    hidden_width: int = ...
+    out_width: int = ...
+    layers: int = ...
+
+@dataclass(frozen=True)
 class SupConOptions(MethodOptions):
     name: Literal["supcon"] = ...
     relation: RelationName = ...
@@ -275,6 +287,7 @@ AnyOptions: TypeAlias = (
     | SimSiamOptions
     | DebiasedOptions
     | BarlowTwinsOptions
+    | VICRegOptions
     | SupConOptions
     | SupervisedOptions
     | LabelSmoothingOptions
@@ -379,6 +392,20 @@ def options(
     out_width: int = ...,
     layers: int = ...,
 ) -> BarlowTwinsOptions: ...
+
+@overload
+def options(
+    name: Literal["vicreg"],
+    *,
+    invariance_weight: float = ...,
+    variance_weight: float = ...,
+    covariance_weight: float = ...,
+    variance: Literal["sum", "mean"] = ...,
+    eps: float = ...,
+    hidden_width: int = ...,
+    out_width: int = ...,
+    layers: int = ...,
+) -> VICRegOptions: ...
 
 @overload
 def options(

@@ -9,7 +9,6 @@ C is one of coordinates, not of images: a relation has no meaning in it. It is a
 ranks; public ports that sum it over ranks without a gradient are off by one over their number.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from relatum.core.distributed import gather
 from relatum.core.precision import full_precision
 from relatum.core.types import Batch
+from relatum.losses.grams import apart
 from relatum.methods.base import Method
 from relatum.methods.checks import at_least_zero
 from relatum.networks.backbones import Backbone
@@ -65,6 +65,5 @@ def barlow_terms(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> tuple[Floa
     if len(a) < 2:
         raise ValueError(f"a batch of {len(a)} image has no correlation; expected at least 2 images.")
     unit_a, unit_b = (F.normalize(z - z.mean(0), dim=0) for z in (a, b))
-    correlation = unit_a.T @ unit_b
-    own = torch.eye(len(correlation), dtype=torch.bool, device=a.device)
-    return (1 - correlation.diagonal()).square().sum(), correlation.masked_fill(own, 0).square().sum()
+    own, others = apart(unit_a, unit_b)
+    return (1 - own).square().sum(), others

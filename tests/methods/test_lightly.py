@@ -1,0 +1,59 @@
+"""Parity with lightly (the extra `bench`), in value and gradient, where both compute the same loss.
+
+Where lightly is known to compute something else, the test says what.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from relatum.methods.contrastive.barlow_twins import barlow_terms
+from relatum.methods.contrastive.vicreg import vicreg_terms
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lightly's own, when it is imported
+SHAPES = [(8, 5), (6, 40)]  # more images than coordinates, and fewer
+
+
+@pytest.fixture
+def lightly_loss():
+    return pytest.importorskip("lightly.loss", exc_type=ImportError)
+
+
+def views(n: int, d: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(4)
+    return tuple(torch.randn(n, d, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def value_and_gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+    inputs = tuple(z.clone().requires_grad_() for z in inputs)
+    value = loss(*inputs)
+    return value.detach(), *torch.autograd.grad(value, inputs)
+
+
+def require_equal(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor) -> None:
+    for one, other in zip(value_and_gradients(ours, *inputs), value_and_gradients(theirs, *inputs)):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_barlow_twins(lightly_loss, shape):
+    """lightly's batch normalization adds 1e-5 to a variance: coordinates of large variance hide it."""
+
+    def ours(a, b):
+        invariance, redundancy = barlow_terms(a, b)
+        return invariance + 5e-3 * redundancy
+
+    require_equal(ours, lightly_loss.BarlowTwinsLoss(lambda_param=5e-3), *(1e3 * z for z in views(*shape)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_vicreg(lightly_loss, shape):
+    """lightly halves the variance terms, as the authors' code does."""
+
+    def ours(a, b):
+        invariance, variance, covariance = vicreg_terms(a, b, 1e-4)
+        return 25 * invariance + 25 * variance / 2 + covariance
+
+    require_equal(ours, lightly_loss.VICRegLoss(), *views(*shape))
