@@ -187,6 +187,15 @@ class Measurer:
     def between_epochs(self, method: Method) -> dict[str, float]:
         """What can be said of the encoder between two epochs, from the training images alone; {} but on rank 0."""
         with evaluating(method):
+            if self.labeled and self.held_out is None and method.backbone.num_classes:
+                reader = Reader(method.backbone, {"embedding", "logits"})
+                seen = self.embed(reader, self.train)
+                if seen is None:
+                    return {}
+                read = reader.parts(seen)
+                return {"effective_rank": effective_rank(read["embedding"].features)} | _prefix(
+                    "training_", accuracy(*read["logits"])
+                )
             if not self.labeled or self.held_out is None:
                 seen = self.embed(method.embed, self.held_out or self.train)
                 return {} if seen is None else {"effective_rank": effective_rank(seen.features)}

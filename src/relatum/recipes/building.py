@@ -69,7 +69,7 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
 
     def refuse(listing: Listing) -> None:
         size = common_shape(listing.parts, data.on_bad_image)
-        _refuse(recipe, cut(recipe, listing.train)[0].labels, listing.classes, _side(size))
+        _refuse(recipe, cut(recipe, listing)[0].labels, listing.classes, _side(size))
         if check is not None:
             check(listing)
 
@@ -81,10 +81,17 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
         labels=data.labels,
         check=refuse,
     )
-    images, held_out = cut(recipe, source.train)
+    images, held_out = cut(recipe, source)
     size = batch_size_for(recipe, images.labels)
-    notice = f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."
-    prepared = Prepared(source, images, held_out, size, (notice,) if size != data.batch_size else ())
+    notices = []
+    if size != data.batch_size:
+        notices = [f"data.batch_size: {data.batch_size} was asked for, and {len(images)} training images give {size}."]
+    if held_out is not None and not data.validation:
+        notices.append(
+            f"{source.name} has no test images: {len(held_out):,} of its {len(images) + len(held_out):,} are held out "
+            "to measure by (--data.test-share 0 trains on all of them, and measures nothing that needs others)."
+        )
+    prepared = Prepared(source, images, held_out, size, tuple(notices))
     # Once more: bad images may have been left out, and sizes are known of all now.
     _refuse(recipe, images.labels, source.classes, source.size)
     if source.size is None and recipe.data.resident != "no":
@@ -92,13 +99,13 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
     return prepared
 
 
-def cut(recipe: Recipe, images: Images) -> tuple[Images, Images | None]:
+def cut(recipe: Recipe, found: Listing | Source) -> tuple[Images, Images | None]:
     """(the images that training sees, those of them that are held out): the same for listed and for decoded images.
 
     Raises:
         ValueError: there are too few.
     """
-    data = recipe.data
+    data, images = recipe.data, found.train
     if data.train_images is not None:
         if data.train_images > len(images):
             raise ValueError(
@@ -106,15 +113,18 @@ def cut(recipe: Recipe, images: Images) -> tuple[Images, Images | None]:
                 "give at most that many with --data.train-images, or leave it out for all."
             )
         images = first(images, data.train_images, seed=SPLIT_SEED)
-    if not data.validation:
+    share = data.validation
+    if not share and found.test is None and len(images.labels.unique()) > 1 and bool((images.labels >= 0).all()):
+        share = data.test_share if round(data.test_share * len(images)) else 0.0
+    if not share:
         return images, None
-    if not 0 < round(data.validation * len(images)) < len(images):
+    if not 0 < round(share * len(images)) < len(images):
         raise ValueError(
-            f"data.validation is {data.validation:g}, and of {len(images):,} training images that holds out "
-            f"{round(data.validation * len(images)):,}; expected at least one image on either side. Hold out another "
+            f"data.validation is {share:g}, and of {len(images):,} training images that holds out "
+            f"{round(share * len(images)):,}; expected at least one image on either side. Hold out another "
             "share with --data.validation 0.5, or nothing with --data.validation 0."
         )
-    return split(images, data.validation, seed=SPLIT_SEED)
+    return split(images, share, seed=SPLIT_SEED)
 
 
 def _side(shape: tuple[int, ...] | None) -> int | None:
@@ -287,8 +297,10 @@ def _start_from(backbone: Backbone, path: Path) -> None:
                 (backbone.name, backbone.stem, backbone.patch_size),
             )
         )
+        patch = f" --model.patch-size {info.patch_size}" if info.patch_size != backbone.patch_size else ""
         raise ValueError(
-            f"{path} holds {found}; expected {wanted}. Choose --model.name, --model.stem and --model.patch-size to fit."
+            f"{path} holds {found}; expected {wanted}: choose --model.name {info.architecture} "
+            f"--model.stem {info.stem}{patch}."
         )
     own = backbone.model.state_dict()
     kept = {k: v for k, v in donor.model.state_dict().items() if k in own and own[k].shape == v.shape}

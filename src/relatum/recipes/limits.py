@@ -50,10 +50,10 @@ def check(recipe: "Recipe") -> None:
         if not least <= value <= most:
             expected = f"at least {least:,}" if value < least else f"at most {most:,}"
             raise ValueError(f"{path} is {value}; expected {expected}. Set it with {option(path)}.")
-    if not 0 <= recipe.data.validation < 1:
-        raise ValueError(
-            f"data.validation is {recipe.data.validation}; expected a share of the training set in [0, 1)."
-        )
+    for name in ("validation", "test_share"):
+        share = getattr(recipe.data, name)
+        if not 0 <= share < 1:
+            raise ValueError(f"data.{name} is {share}; expected a share of the training set in [0, 1).")
     if recipe.data.train_images is not None and recipe.data.train_images < 1:
         raise ValueError(f"data.train_images is {recipe.data.train_images}; expected at least 1, or none for all.")
     if recipe.data.batch_size % (recipe.train.devices * recipe.train.nodes):

@@ -72,6 +72,8 @@ class Data:
     """Use this many training images, a fixed class-balanced part; none for all."""
     validation: float = 0.1
     """The share of the training images that is held out, for everything that is looked at before the end."""
+    test_share: float = 0.2
+    """The share of a labeled set without test images that is held out where validation is 0; 0 measures nothing."""
     view: ViewOptions = field(default_factory=ContrastiveView)
     """What training sees of an image."""
     batch_size: int = 256

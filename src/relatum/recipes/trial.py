@@ -23,7 +23,7 @@ def of(recipe: Recipe, refuse: Callable[[Method], object] = lambda method: None)
     """
 
     def check(listing: Listing) -> None:
-        train, held_out = cut(recipe, listing.train)
+        train, held_out = cut(recipe, listing)
         batches_of(recipe, train.labels, batch_size_for(recipe, train.labels))(0)
         if all(isinstance(images, ResidentImages) for images in listing.parts):
             return  # nothing is to be decoded: the run itself comes to this within the same second

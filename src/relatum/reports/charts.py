@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from relatum.reports.records import Record
+from relatum.reports.records import BESIDE_LOSSES, Record, is_measurement
 
 HEIGHT = 280  # pixels of a chart; its width is that of its place on the page
-BESIDE_LOSSES = ("epoch", "seconds", "learning_rate")
 
 
 class Difference(NamedTuple):
@@ -36,7 +35,7 @@ class Difference(NamedTuple):
 def measured_while_training(groups: Mapping[str, Sequence[Record]]) -> list[str]:
     """The names of what was measured between epochs in any run, in the order of their first appearance."""
     names = (n for records in groups.values() for r in records for entry in r.history for n in entry)
-    return [n for n in dict.fromkeys(names) if n.startswith("validation") or n == "effective_rank"]
+    return [n for n in dict.fromkeys(names) if is_measurement(n)]
 
 
 def curves(groups: Mapping[str, Sequence[Record]], metric: str, title: str) -> alt.LayerChart | None:
@@ -201,9 +200,5 @@ def sensitivity(points: Mapping[float, Sequence[float]], field: str, title: str)
 
 
 def _loss(entry: Mapping[str, int | float]) -> float | None:
-    terms = [
-        float(value)
-        for name, value in entry.items()
-        if name not in BESIDE_LOSSES and not name.startswith("validation") and name != "effective_rank"
-    ]
+    terms = [float(v) for name, v in entry.items() if name not in BESIDE_LOSSES and not is_measurement(name)]
     return sum(terms) if terms else None

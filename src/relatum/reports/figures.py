@@ -16,10 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from relatum.core.types import Embeddings
-from relatum.reports.records import Record
+from relatum.reports.records import BESIDE_LOSSES, Record, is_measurement
 
 LEAST_MAPPED = 10  # images that a t-SNE map needs at least
-BESIDE_LOSSES = ("epoch", "seconds", "learning_rate")  # what else a history holds, measurements apart
 BASELINES = {"pixels_knn_top1": "k-NN on pixels", "untrained_knn_top1": "k-NN, untrained encoder"}
 LEGEND = 20  # classes that a legend can name
 FEW = 10  # points that are too few for a curve
@@ -60,9 +59,9 @@ def curves(record: Record, path: Path) -> None:
 
 
 def _panel_of(name: str) -> str:
-    if name.startswith("validation"):
-        return next((panel for panel in ("top1", "top5") if name.endswith(panel)), "other")
-    return "other" if name == "effective_rank" else "loss"
+    if not is_measurement(name):
+        return "loss"
+    return next((panel for panel in ("top1", "top5") if name.endswith(panel)), "other")
 
 
 def _baselines(axes: Axes, metrics: Mapping[str, float]) -> None:

@@ -17,6 +17,13 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("relatum", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn", "pillow")
 
+BESIDE_LOSSES = ("epoch", "seconds", "learning_rate")  # what else an epoch's entry holds, measurements apart
+
+
+def is_measurement(name: str) -> bool:
+    """Whether a number of an epoch's entry was measured after it: all others are loss terms, or `BESIDE_LOSSES`."""
+    return name.startswith(("validation_", "training_")) or name == "effective_rank"
+
 
 @dataclass(frozen=True)
 class Record:

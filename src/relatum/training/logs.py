@@ -10,8 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from relatum.reports.figures import BESIDE_LOSSES
-from relatum.reports.records import write_atomically
+from relatum.reports.records import BESIDE_LOSSES, write_atomically
 
 
 class Logs:
