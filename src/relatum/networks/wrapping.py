@@ -75,7 +75,7 @@ class Wrapped(Backbone):
         return self.model.module if isinstance(self.model, WithClassifier) else self.model
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Features:
-        self._check(images)
+        self.refuse_images_of(*images.shape[1:])
         stages, embedding = self._read(images)
         head = self.model.classifier if isinstance(self.model, WithClassifier) else None
         return Features(stages, embedding, None if head is None else head(embedding))
@@ -83,11 +83,16 @@ class Wrapped(Backbone):
     def _embed(self, images: Tensor) -> Tensor:
         return self._pooled(self.module(images))
 
-    def _check(self, images: Tensor) -> None:
-        if images.shape[1] != self.in_channels:
+    def refuse_images_of(self, channels: int, height: int, width: int) -> None:
+        """Raise for images of other channels; which sizes a module takes, it knows itself.
+
+        Raises:
+            ValueError: as said.
+        """
+        if channels != self.in_channels:
             raise ValueError(
-                f"images have {images.shape[1]} channels; {self.name} was wrapped for {self.in_channels}: convert the "
-                f"images, or wrap it with in_channels={images.shape[1]}"
+                f"images have {channels} channels; {self.name} was wrapped for {self.in_channels}: convert the "
+                f"images, or wrap it with in_channels={channels}"
             )
 
     def _read(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
