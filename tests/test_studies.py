@@ -179,6 +179,8 @@ def test_only_and_seeds_choose(tmp_path):
     made = plan(small().at("cpu"), tmp_path, only=["smooth"], seeds=[4])
     assert [(cell.row, cell.column, cell.seed) for cell in made.cells] == [("smooth", "A", 4), ("smooth", "B", 4)]
     assert len(plan(small().at("cpu"), tmp_path, only=["*--b"]).cells) == 7
+    named, spelled = (plan(small().at("cpu"), tmp_path, only=[f"smooth--{b}"]).cells for b in "Bb")
+    assert [cell.folder for cell in named] == [cell.folder for cell in spelled] != []
     with pytest.raises(ValueError, match=r"--only smoth: small has no such row, column or cell; did you mean smooth"):
         plan(small().at("cpu"), tmp_path, only=["smoth"])
 

@@ -94,7 +94,10 @@ ARMS: Mapping[str, Changes] = {
     "CORSD": {"recipe": "corsd"},
     "label smoothing": {"recipe": "label-smoothing"},
     "cross-entropy on triples": {"recipe": "corsd", **NO_TERMS},
+    "CORSD, anchors spread": {"recipe": "corsd", "data.triples": "spread"},
+    "cross-entropy on triples, anchors spread": {"recipe": "corsd", **NO_TERMS, "data.triples": "spread"},
     "supervised, 1.3 times the epochs": {"recipe": "supervised", "train.epochs": 52},
+    "supervised, rate and decay chosen": {"recipe": "supervised"},
     "CORSD, weights chosen": {"recipe": "corsd"},
     "PS-KD, weight chosen": {"recipe": "ps-kd"},
     "CORSD with Jaccard": {"recipe": "corsd", "method.relation": "jaccard"},
@@ -125,6 +128,9 @@ _CHOSEN = Selection(
             for gamma in (0.1, 0.2, 0.5)
         ],
         "PS-KD, weight chosen": [{"method.alpha": alpha} for alpha in (0.2, 0.4, 0.6, 0.7, 0.8, 0.9)],
+        "supervised, rate and decay chosen": [
+            {"optim.lr": rate, "optim.weight_decay": decay} for rate in (0.05, 0.1, 0.2) for decay in (5e-4, 2e-3)
+        ],
     },
     metric="validation_top1",
     changes=HELD_OUT,

@@ -220,7 +220,8 @@ def _checked(incidental: Changes) -> Changes:
 
 
 def _matches(row: str, column: str, pattern: str) -> bool:
-    return pattern in (row, column, slug(row), slug(column)) or fnmatch.fnmatch(f"{slug(row)}--{slug(column)}", pattern)
+    cells = (f"{row}--{column}", f"{slug(row)}--{slug(column)}")
+    return pattern in (row, column, slug(row), slug(column)) or any(fnmatch.fnmatch(cell, pattern) for cell in cells)
 
 
 def _with_needs(cells: Iterable[Cell]) -> Iterable[Cell]:
