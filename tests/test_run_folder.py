@@ -107,6 +107,17 @@ def test_resume_with_another_evaluation_measures_again_and_trains_no_step(run, m
     assert all(torch.equal(v, weights[k]) for k, v in load_file(run / "encoder.safetensors").items())
 
 
+def test_where_the_images_are_may_change_and_weights_do_not(whole, unfinished, run, monkeypatch):
+    """A run goes on where its images were moved to, and a finished one is not measured again for it."""
+    moved = changed(TINY, data={"root": "elsewhere", "workers": 5}, train={"log_every": 3})
+    fit(moved, unfinished, resume=True)
+    assert_equal_weights(whole, unfinished)
+    no_training(monkeypatch)
+    before = (run / "record.json").read_bytes()
+    fit(moved, run, resume=True)
+    assert (run / "record.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("left", ["record.json", "encoder.safetensors", "metrics.csv"])
 def test_a_run_whose_checkpoints_are_gone_is_not_trained_anew_in_silence(run, left, monkeypatch):
     no_training(monkeypatch)

@@ -21,6 +21,7 @@ from relatum.training.lease import FILE, Lease, refuse_if_lost
 
 log = logging.getLogger(__name__)
 
+PLACES = ("data.root:", "data.workers:", "train.log_every:")  # where a run finds its images, and what reads or tells it
 BACKBONE = "backbone.model."  # what the names of the encoder's weights begin with in the state of a method
 
 
@@ -179,7 +180,7 @@ def _finished(path: Path, recipe: Recipe, resume: bool) -> Record | None:
     record = read_record(path)
     before = from_dict(record.recipe)
     _refuse_another(str(path), before, recipe)
-    return None if difference(before, recipe) else record
+    return None if _changed(before, recipe, PLACES) else record
 
 
 def _refuse_foreign(path: Path, recipe: Recipe, resume: bool) -> bool:
@@ -218,7 +219,7 @@ def _remove_start(path: Path, made: bool) -> None:
 
 
 def _refuse_another(what: str, before: Recipe, now: Recipe) -> None:
-    """A run goes on with its own recipe; how it is measured may change, and how its processes lie on machines."""
+    """A run goes on with its own recipe; how it is measured may change, where its images are, and on what machines."""
     counts = [recipe.train.devices * recipe.train.nodes for recipe in (before, now)]
     if counts[0] != counts[1]:
         raise ValueError(
@@ -226,14 +227,19 @@ def _refuse_another(what: str, before: Recipe, now: Recipe) -> None:
             "what is gathered depend on the number, so it would end in other weights: keep the product of "
             "--train.devices and --train.nodes, or start a new run folder."
         )
-    free = ("evaluation.", "train.devices:", "train.nodes:")
-    changed = [line for line in difference(before, now) if not line.startswith(free)]
+    changed = _changed(before, now, (*PLACES, "evaluation.", "train.devices:", "train.nodes:"))
     if changed:
         raise ValueError(
             f"{what} was started with another recipe, and going on would give the numbers of neither:\n  "
             + "\n  ".join(changed)
-            + "\nResume with the same recipe (evaluation.* may change), or start a new run folder."
+            + "\nResume with the same recipe (evaluation.*, data.root and data.workers may change), or start a new run "
+            "folder."
         )
+
+
+def _changed(before: Recipe, now: Recipe, free: tuple[str, ...]) -> list[str]:
+    """The lines of `difference` that do not begin with one of `free`."""
+    return [line for line in difference(before, now) if not line.startswith(free)]
 
 
 def _refuse_another_teacher(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
