@@ -24,6 +24,7 @@ VIEWS = {"single": 1, "two-views": 2, "same-class-pairs": 2, "triples": 3}
 SMALL = {
     "barlow-twins": {"hidden_width": 16, "out_width": 8},
     "byol": {"hidden_width": 16, "out_width": 8},
+    "lejepa": {"hidden_width": 16, "out_width": 8, "lines": 12},
     "moco": {"queue_size": 24, "key_splits": 2},
     "simsiam": {"out_width": 16, "bottleneck": 8},
     "vicreg": {"hidden_width": 16, "out_width": 8},
@@ -33,6 +34,7 @@ SMALL = {
 CHOSEN = {
     "simclr-multi-crop": ("simclr", {}),
     "barlow-twins-wide": ("barlow-twins", {"out_width": 24}),
+    "lejepa-multi-crop": ("lejepa", {"prediction": "sum"}),
     "vicreg-wide": ("vicreg", {"out_width": 24, "variance": "mean"}),
     "simclr-jaccard-three-terms": ("simclr", {"relation": Jaccard(), "alphas": (0.3, 0.3)}),
     "moco-symmetric": ("moco", {"symmetric": True}),

@@ -3,6 +3,7 @@
 Arguments are nested lists or numpy arrays; nothing here imports the package.
 """
 
+import cmath
 import itertools
 import math
 
@@ -105,6 +106,32 @@ def vicreg(a, b, eps):
             else:
                 covariance += c**2 / d
     return invariance, variance, covariance
+
+
+def epps_pulley(x, limit, points):
+    """`n int |1/n sum_j e^{itx_j} - e^{-t^2/2}|^2 e^{-t^2/2} dt` by the trapezoidal rule."""
+    step = 2 * limit / (points - 1)
+    total = 0.0
+    for k in range(points):
+        t = -limit + k * step
+        normal = math.exp(-t * t / 2)
+        gap = abs(sum(cmath.exp(1j * t * v) for v in x) / len(x) - normal)
+        total += len(x) * gap**2 * normal * step * (0.5 if k in (0, points - 1) else 1)
+    return total
+
+
+def lejepa(views, large, lines, limit, points):
+    """Balestriero and LeCun 2025: Eq. (7) over the width, and SIGReg, the means over views, images and lines."""
+    count, n, d = len(views), len(views[0]), len(views[0][0])
+    prediction = sigreg = 0.0
+    for view in views:
+        for i, j in itertools.product(range(n), range(d)):
+            center = sum(other[i][j] for other in views[:large]) / large
+            prediction += (center - view[i][j]) ** 2 / (count * n * d)
+        for line in lines:
+            x = [sum(a * b for a, b in zip(line, row)) for row in view]
+            sigreg += epps_pulley(x, limit, points) / (count * len(lines))
+    return prediction, sigreg
 
 
 def huber(x):

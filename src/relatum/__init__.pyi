@@ -45,6 +45,7 @@ from .methods.base import Method as Method
 from .methods.contrastive.barlow_twins import BarlowTwins as BarlowTwins
 from .methods.contrastive.byol import BYOL as BYOL
 from .methods.contrastive.debiased import Debiased as Debiased
+from .methods.contrastive.lejepa import LeJEPA as LeJEPA
 from .methods.contrastive.moco import MoCo as MoCo
 from .methods.contrastive.simclr import SimCLR as SimCLR
 from .methods.contrastive.simsiam import SimSiam as SimSiam

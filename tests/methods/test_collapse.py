@@ -17,7 +17,7 @@ from cases import build
 from relatum.core.types import Batch
 from relatum.evaluation.geometry import effective_rank
 from relatum.methods import METHODS, Method
-from relatum.methods.contrastive import barlow_twins, debiased, moco, simclr, vicreg
+from relatum.methods.contrastive import barlow_twins, debiased, lejepa, moco, simclr, vicreg
 
 STEPS, IMAGES, SIZE = 40, 16, 16
 LEAST = 1.3
@@ -91,6 +91,11 @@ def vicreg_without_variance(method, monkeypatch):
     monkeypatch.setattr(vicreg, "vicreg_terms", lambda a, b, eps: (*attraction(a, b).values(), nothing, nothing))
 
 
+def lejepa_without_gaussian(method, monkeypatch):
+    method.weight = 0.05  # attraction has nearly all of the weight
+    monkeypatch.setattr(lejepa, "lejepa_terms", lambda z, *rest: (*attraction(z[0], z[1]).values(), torch.zeros(())))
+
+
 def moco_without_negatives(method, monkeypatch):
     method.momentum = method.final_momentum = 0.0  # a slow copy would only take longer
     monkeypatch.setattr(moco, "query_key_contrast", lambda query, keys, queue, terms: attraction(query, keys))
@@ -111,6 +116,7 @@ COLLAPSED = {
     "debiased": debiased_without_negatives,
     "barlow-twins": barlow_twins_without_decorrelation,
     "vicreg": vicreg_without_variance,
+    "lejepa": lejepa_without_gaussian,
     "moco": moco_without_negatives,
     "byol": byol_without_predictor,
     "simsiam": simsiam_without_predictor,

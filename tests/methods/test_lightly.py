@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from relatum.losses.sketches import gaussian_distance
 from relatum.methods.contrastive.barlow_twins import barlow_terms
+from relatum.methods.contrastive.lejepa import lejepa_terms
 from relatum.methods.contrastive.vicreg import vicreg_terms
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lightly's own, when it is imported
@@ -57,3 +59,25 @@ def test_vicreg(lightly_loss, shape):
         return 25 * invariance + 25 * variance / 2 + covariance
 
     require_equal(ours, lightly_loss.VICRegLoss(), *views(*shape))
+
+
+def test_lejepa(lightly_loss):
+    """lightly's frequencies are those of the authors' package: 17 from 0 to 3. Both draw the same lines."""
+    large, small = (torch.stack(views(8, 5)), torch.stack(views(8, 5)) * 2 - 1)
+
+    def ours(large, small):
+        torch.manual_seed(0)
+        lines = torch.randn(5, 11, dtype=torch.float64)  # as lightly draws them
+        lines = (lines / lines.norm(dim=0)).T
+        every = torch.cat([large, small])
+        sigreg = sum(gaussian_distance(view, lines, 3.0, 33) for view in every) / len(every)
+        return 0.05 * sigreg + 0.95 * lejepa_terms(every, 2, 1)[0]
+
+    def theirs(large, small):
+        torch.manual_seed(0)
+        return criterion(local_proj=small, global_proj=large)
+
+    criterion = lightly_loss.LeJEPALoss(sigreg_num_vectors=11).double()
+    criterion.sigreg.t = torch.linspace(0, 3, 17, dtype=torch.float64)  # theirs are rounded to float32
+    criterion.sigreg.phi = (-criterion.sigreg.t.square() / 2).exp()
+    require_equal(ours, theirs, large, small)

@@ -10,15 +10,17 @@ from torch import distributed, nn
 
 from cases import IMAGES, VARIANTS, batch_for, build, optimizer_of
 from ranks import WORLD, Ranks
+from relatum.core.distributed import of_first
 from relatum.core.types import Batch
 from relatum.methods import METHODS
+from relatum.methods.contrastive.lejepa import lejepa_terms
 
 STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
 
 GATHERS = (
     *("simclr", "simclr-multi-crop", "debiased", "supcon", "moco", "moco-symmetric"),
-    *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide"),
+    *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide", "lejepa", "lejepa-multi-crop"),
     *("sp", "rkd", "dist", "cc", "cc-neighbors", "ps-kd", "sd-code"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""
@@ -118,6 +120,18 @@ def test_a_method_that_forgets_to_gather_is_found(ranks, variant):
 def test_every_file_that_gathers_has_its_planted_violation():
     files = {name for name, method in METHODS.items() if hasattr(sys.modules[method.__module__], "gather")}
     assert files == {VARIANTS[variant][0] for variant in GATHERS}
+
+
+def sigreg_of(number: int) -> tuple[float, list[float]]:
+    """Of the same embeddings on each rank, whose generator is its own, as training seeds it."""
+    torch.manual_seed(number)
+    sigreg = lejepa_terms(torch.arange(24.0).sin().view(1, 6, 4), 1, lines=3)[1]
+    return sigreg.item(), of_first(torch.full((2,), float(number))).tolist()
+
+
+def test_ranks_share_the_lines_of_sigreg(ranks):
+    assert ranks.run(sigreg_of) == [(sigreg_of(0)[0], [0, 0])] * WORLD
+    assert sigreg_of(0)[0] != sigreg_of(1)[0]
 
 
 class Learner(nn.Module):

@@ -91,6 +91,18 @@ def mean_over_ranks(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"
     return total / world_size()
 
 
+def of_first(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The tensor that the first process has, on all of them; of the same shape in each. No gradient flows.
+
+    For random numbers that all must share: each process has a generator of its own.
+    """
+    if world_size() == 1:
+        return tensor
+    shared = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.broadcast(shared, src=0)
+    return shared
+
+
 @torch.no_grad()
 def take_buffers_of_first(module: nn.Module) -> None:
     """Give `module` the buffers that it has in the first process, such as running statistics.

@@ -5,6 +5,7 @@ from relatum.methods.base import Method
 from relatum.methods.contrastive.barlow_twins import BarlowTwins
 from relatum.methods.contrastive.byol import BYOL
 from relatum.methods.contrastive.debiased import Debiased
+from relatum.methods.contrastive.lejepa import LeJEPA
 from relatum.methods.contrastive.moco import MoCo
 from relatum.methods.contrastive.simclr import SimCLR
 from relatum.methods.contrastive.simsiam import SimSiam
@@ -37,6 +38,7 @@ _METHODS: dict[str, type[Method]] = {
     "debiased": Debiased,
     "barlow-twins": BarlowTwins,
     "vicreg": VICReg,
+    "lejepa": LeJEPA,
     # with labels
     "supcon": SupCon,
     "supervised": Supervised,

@@ -158,6 +158,16 @@ SHARED = named(
             cost="that of simclr, and two matrices of 512 x 512 a step.",
             published=(Number(92.07, "linear", _SOLO),),
         ),
+        "lejepa": Entry(
+            "LeJEPA: views predict their mean, and SIGReg keeps the embeddings an isotropic Gaussian.",
+            replace(
+                _with("lejepa"),
+                optim=Optim(name="adamw", lr=5e-4, weight_decay=5e-4, schedule="cosine", warmup_epochs=1),
+            ),
+            source="Balestriero and LeCun 2025: AdamW with the rate and the decay that their README names for ResNets, "
+            "two views instead of eight.",
+            cost="that of simclr, and 1024 lines through each view a step.",
+        ),
         "debiased": Entry(
             "SimCLR with the debiased contrastive loss.",
             _with("debiased", class_prior=0.1),

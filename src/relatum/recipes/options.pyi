@@ -99,6 +99,18 @@ class VICRegOptions(MethodOptions):
     layers: int = ...
 
 @dataclass(frozen=True)
+class LeJEPAOptions(MethodOptions):
+    name: Literal["lejepa"] = ...
+    weight: float = ...
+    lines: int = ...
+    limit: float = ...
+    points: int = ...
+    prediction: Literal["mean", "sum"] = ...
+    hidden_width: int = ...
+    out_width: int = ...
+    layers: int = ...
+
+@dataclass(frozen=True)
 class SupConOptions(MethodOptions):
     name: Literal["supcon"] = ...
     relation: RelationName = ...
@@ -288,6 +300,7 @@ AnyOptions: TypeAlias = (
     | DebiasedOptions
     | BarlowTwinsOptions
     | VICRegOptions
+    | LeJEPAOptions
     | SupConOptions
     | SupervisedOptions
     | LabelSmoothingOptions
@@ -406,6 +419,20 @@ def options(
     out_width: int = ...,
     layers: int = ...,
 ) -> VICRegOptions: ...
+
+@overload
+def options(
+    name: Literal["lejepa"],
+    *,
+    weight: float = ...,
+    lines: int = ...,
+    limit: float = ...,
+    points: int = ...,
+    prediction: Literal["mean", "sum"] = ...,
+    hidden_width: int = ...,
+    out_width: int = ...,
+    layers: int = ...,
+) -> LeJEPAOptions: ...
 
 @overload
 def options(
