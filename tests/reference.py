@@ -73,6 +73,64 @@ def correlation_gaps(student, teacher, temperature):
     return tuple(1 - sum(map(pearson, a, b)) / len(a) for a, b in ((p, q), (list(zip(*p)), list(zip(*q)))))
 
 
+def cosine(u, v):
+    return sum(a * b for a, b in zip(u, v)) / math.sqrt(sum(a * a for a in u) * sum(b * b for b in v))
+
+
+def bank_contrast(queries, bank, own, seen, temperature):
+    """The softmax over the rows of a bank that each query sees, and its own (Wu et al. 2018)."""
+    total = 0.0
+    for query, row, sees in zip(queries, own, seen):
+        e = {j: math.exp(cosine(query, bank[j]) / temperature) for j in {*sees, row}}
+        total -= math.log(e[row] / sum(e.values()))
+    return total / len(queries)
+
+
+def sampled_contrast(queries, bank, own, drawn, temperature):
+    """Noise-contrastive estimation with N samples and the constant of the first batch (Tian et al. 2020)."""
+    e = [
+        [math.exp(cosine(u, bank[j]) / temperature) for j in (row, *some)] for u, row, some in zip(queries, own, drawn)
+    ]
+    count = len(drawn[0])
+    z = sum(map(sum, e)) / (len(e) * (count + 1))
+    total = 0.0
+    for first, *rest in e:
+        total -= math.log(first / (first + count * z))
+        total -= sum(math.log(1 - x / (x + count * z)) for x in rest)
+    return total / len(e)
+
+
+def similarity_matching(students, teachers, keys, temperature, teacher_temperature):
+    """The cross-entropy of a student's relations with a teacher's and its keys, against the teacher's (Fang et al.)."""
+    total = 0.0
+    for s, t in zip(students, teachers):
+        goal = softmax([cosine(t, k) for k in (t, *keys)], teacher_temperature)
+        own = softmax([cosine(s, k) for k in (t, *keys)], temperature)
+        total -= sum(p * math.log(q) for p, q in zip(goal, own))
+    return total / len(students)
+
+
+def averaged(image, size):
+    """A map of c h w averaged over equal parts to c size size."""
+    c, h, w = image.shape
+    return image.reshape(c, size, h // size, size, w // size).mean((2, 4))
+
+
+def hierarchical_context(student, teacher):
+    """The mean squared difference of maps, and of their averages over 4, 2 and 1 pixels a side (Chen et al. 2021)."""
+
+    def gap(a, b):
+        return sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b)) / (len(a) * a[0].size)
+
+    total, weight, weights = gap(student, teacher), 1.0, 1.0
+    for size in (4, 2, 1):
+        if size < student.shape[2]:
+            weight /= 2
+            weights += weight
+            total += weight * gap(*([averaged(image, size) for image in maps] for maps in (student, teacher)))
+    return total / weights
+
+
 def barlow_twins(a, b):
     """The invariance and the redundancy of Zbontar et al. 2021."""
     n, d = len(a), len(a[0])

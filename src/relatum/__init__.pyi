@@ -54,6 +54,7 @@ from .methods.contrastive.vicreg import VICReg as VICReg
 from .methods.distill.at import AT as AT
 from .methods.distill.cc import CC as CC
 from .methods.distill.corsd import CORSD as CORSD
+from .methods.distill.crd import CRD as CRD
 from .methods.distill.cs_kd import CSKD as CSKD
 from .methods.distill.dist import DIST as DIST
 from .methods.distill.dkd import DKD as DKD
@@ -63,8 +64,10 @@ from .methods.distill.kd import KD as KD
 from .methods.distill.label_smoothing import LabelSmoothing as LabelSmoothing
 from .methods.distill.ps_kd import PSKD as PSKD
 from .methods.distill.relation_l2 import RelationL2 as RelationL2
+from .methods.distill.review_kd import ReviewKD as ReviewKD
 from .methods.distill.rkd import RKD as RKD
 from .methods.distill.sd import SD as SD
+from .methods.distill.seed import SEED as SEED
 from .methods.distill.sp import SP as SP
 from .methods.distill.supervised import Supervised as Supervised
 from .methods.distill.tf_kd import TFKD as TFKD

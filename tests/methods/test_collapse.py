@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cases import build
-from relatum.core.types import Batch
+from relatum.core.types import Batch, Features
 from relatum.evaluation.geometry import effective_rank
 from relatum.methods import METHODS, Method
 from relatum.methods.contrastive import barlow_twins, debiased, lejepa, moco, simclr, vicreg
@@ -111,6 +111,11 @@ def simsiam_without_predictor(method, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: tensor)
 
 
+def seed_of_a_teacher_that_tells_no_images_apart(method, monkeypatch):
+    constant = torch.randn(1, method.queue.keys.shape[1])
+    method.teacher = lambda images: Features((), constant.expand(len(images), -1), None)
+
+
 COLLAPSED = {
     "simclr": simclr_without_negatives,
     "debiased": debiased_without_negatives,
@@ -120,6 +125,7 @@ COLLAPSED = {
     "moco": moco_without_negatives,
     "byol": byol_without_predictor,
     "simsiam": simsiam_without_predictor,
+    "seed": seed_of_a_teacher_that_tells_no_images_apart,
 }
 
 

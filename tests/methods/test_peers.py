@@ -1,14 +1,19 @@
 """Losses of distillation equal torchdistill's in value and gradient, where it has them and has them right."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from relatum.losses.objectives import kl_divergence
+from relatum.methods.distill.crd import chosen_logits, nce_loss
 from relatum.methods.distill.dist import correlation_gaps
 from relatum.methods.distill.distiller import standardized
+from relatum.methods.distill.review_kd import Fusion, hierarchical_context_loss
+from relatum.relations import Cosine
 
 mid_level = pytest.importorskip("torchdistill.losses.mid_level", reason="needs the extra `bench`")
 
@@ -53,3 +58,61 @@ def test_kd_of_standardized_logits_equals_torchdistills():
         return 9 * (2.0 / temperature) ** 2 * kl_divergence(standardized(z), standardized(teacher), temperature)
 
     require_equal(ours, lambda z: theirs(*outputs(z, teacher), labels), student, rtol=1e-5)
+
+
+def test_crd_with_samples_equals_torchdistills():
+    """Both anchors, on given samples, with constants that are not yet set: it cannot draw samples itself."""
+    size, width, count = 30, 8, 12
+    theirs = mid_level.CRDLoss("n", "e", "n", width, size, count, size, temperature=0.3, momentum=0.5, eps=0.0)
+    theirs = theirs.double()
+    columns = torch.randint(size, (IMAGES, count + 1))
+    columns[:, 0] = torch.randperm(size)[:IMAGES]
+    z, teacher = (F.normalize(torch.randn(IMAGES, width, dtype=torch.float64)) for _ in range(2))
+    banks = [F.normalize(getattr(theirs, name)) for name in ("memory_v1", "memory_v2")]
+    for name, bank in zip(("memory_v1", "memory_v2"), banks):
+        getattr(theirs, name).copy_(bank)
+
+    def sampled(query, bank):
+        logits = chosen_logits(query, bank, columns, Cosine(), 0.3)
+        return nce_loss(logits, logits.detach().logsumexp((0, 1)) - math.log(logits.numel()))
+
+    def peer(z):
+        supplied = {"pos_idx": columns[:, 0], "contrast_idx": columns}
+        theirs.params[2:4] = -1
+        for name, bank in zip(("memory_v1", "memory_v2"), banks):
+            setattr(theirs, name, bank.clone())
+        return theirs({"n": {"output": z}, "e": {"input": supplied}}, {"n": {"output": teacher}})
+
+    # Its embeddings have length one already, which ours are given: the gradient is that along the sphere.
+    require_equal(
+        lambda z: sampled(F.normalize(z), banks[1]) + sampled(teacher, banks[0]),
+        lambda z: peer(F.normalize(z)),
+        z,
+        1e-6,
+    )
+
+
+def test_the_hierarchical_context_loss_equals_torchdistills():
+    student, teacher = torch.randn(2, 3, 6, 8, 8, dtype=torch.float64)
+    theirs = mid_level.HierarchicalContextLoss("f", "output", "f", "output")
+
+    def peer(z):
+        return theirs({"f": {"output": (z * 1, None)}}, {"f": {"output": teacher}})
+
+    require_equal(lambda z: hierarchical_context_loss(z, teacher), peer, student)
+
+
+def test_the_attention_based_fusion_equals_torchdistills():
+    """With the same weights, in value and gradient; its maps are square, and of the teacher's size."""
+    wrapper = pytest.importorskip("torchdistill.models.wrapper", reason="needs the extra `bench`")
+    ours = Fusion(5, 4, 6, alone=False).double()
+    theirs = wrapper.AttentionBasedFusion(5, 4, 6, uses_attention=True).double()
+    layers = ((ours.narrow, theirs.conv1), (ours.adapt, theirs.conv2), (ours.attention, theirs.attention_conv[0]))
+    for mine, other in layers:
+        other.load_state_dict(mine.state_dict())
+    maps, deeper = torch.randn(2, 5, 8, 8, dtype=torch.float64), torch.randn(2, 4, 4, 4, dtype=torch.float64)
+
+    def total(parts):
+        return parts[0].square().sum() + parts[1].sum()
+
+    require_equal(lambda z: total(ours(z, deeper, (8, 8))), lambda z: total(theirs(z, deeper, 8)), maps)

@@ -21,7 +21,8 @@ STEPS = 2
 GATHERS = (
     *("simclr", "simclr-multi-crop", "debiased", "supcon", "moco", "moco-symmetric"),
     *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide", "lejepa", "lejepa-multi-crop"),
-    *("sp", "rkd", "dist", "cc", "cc-neighbors", "ps-kd", "sd-code"),
+    *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
+    *("dist", "crd", "seed"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""
 

@@ -16,8 +16,9 @@ and `dL/dt = -(1 / t) sum_ij (dL/dv_ij) v_ij` where the temperature is learned. 
 (`relatum.losses.schemes`). Queries and keys: blocks of rows, each with all its keys, so that `Z` is known in the same
 pass and nothing is computed twice. Anchors that are each other's keys: square tiles of the upper triangle, once for `Z`
 and once for the gradient, where each tile serves its rows and its columns: `dL/dx_ij + dL/dx_ji = e^{l_ij} (w_i / Z_i +
-w_j / Z_j)`, which halves the products and the elementwise work. Several contrasts share the blocks and the products.
-Each keeps its own gradient, so that any weighting of them afterwards is exact.
+w_j / Z_j)`, which halves the products and the elementwise work. A third walks as the first and has a target in the
+place of P(i), which may be a distribution (`relatum.losses.targets`). Several contrasts share the blocks and the
+products. Each keeps its own gradient, so that any weighting of them afterwards is exact.
 
 The exponents are shifted by the upper bound of the relation where its whole range is safe to exponentiate, else by
 the maximum of each row.
@@ -28,7 +29,7 @@ their forms; all else takes the plain form, or asks for it with `block=None`.
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -36,11 +37,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relatum.core.precision import full_precision
-from relatum.losses import schemes
+from relatum.losses import schemes, targets
 from relatum.losses.readings import Contrast, Gradients
 from relatum.relations import Relation
 
-__all__ = ["Block", "among_each_other", "size", "with_keys"]
+__all__ = ["Block", "among_each_other", "size", "with_keys", "with_target"]
 
 Block = int | Literal["auto"] | None
 """Rows at a time; a size that was measured to be good; or all pairs at once."""
@@ -240,3 +241,22 @@ def with_keys(
         block: the rows of a block.
     """
     return _exact(schemes.with_keys, contrasts, block, query, positive, negatives)
+
+
+@full_precision
+def with_target(
+    target: targets.Target,
+    inputs: tuple[Float[Tensor, "_ d"], ...],
+    contrasts: Sequence[tuple[Relation, float | Tensor]],
+    block: int,
+) -> Float[Tensor, " t"]:
+    """The contrasts of queries with keys that all share, where a target says which of them they are to meet.
+
+    Args:
+        target: of a block of rows, in float32 at least.
+        inputs: the queries, the keys and, where the target has a share for it, a key of each query's own; what of them
+            is detached costs no gradient.
+        contrasts: relations, which `size` must have accepted, and temperatures; they share one pass over the pairs.
+        block: the rows of a block.
+    """
+    return _exact(partial(targets.with_target, target), contrasts, block, *inputs)

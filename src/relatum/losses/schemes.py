@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relatum.losses.readings import Classes, Contrast, Gradient, Gradients, Reading, Valued, ranges, values
 
-__all__ = ["Wanted", "among", "with_keys"]
+__all__ = ["Wanted", "among", "gradients_of_temperatures", "with_keys"]
 
 
 class Wanted(NamedTuple):
@@ -154,10 +154,11 @@ def among(
         for number, rows in enumerate(g.value.split([len(part) for part in parts]), 1)
         if wanted.inputs[number]
     ]
-    return torch.stack(losses), Gradients(gradients, _temperatures(contrasts, anchors.slopes, wanted))
+    return torch.stack(losses), Gradients(gradients, gradients_of_temperatures(contrasts, anchors.slopes, wanted))
 
 
-def _temperatures(contrasts: Sequence[Contrast], slopes: list[Tensor], wanted: Wanted) -> Tensor | None:
+def gradients_of_temperatures(contrasts: Sequence[Contrast], slopes: list[Tensor], wanted: Wanted) -> Tensor | None:
+    """The gradients of the temperatures, given the sums of `dL/dv v`; None where they are not wanted."""
     if not wanted.temperatures:
         return None
     return torch.stack([-slope / contrast.temperature for contrast, slope in zip(contrasts, slopes)])
@@ -192,7 +193,7 @@ def with_keys(
             if any(wanted.inputs):
                 _add_keys(k, vjp(g), vjp_own(g_own), i, q, p, m)
     gradients = [g for number, read in enumerate((q, p, m)) for g in read.embeddings_vjp(number)]
-    return torch.stack(losses), Gradients(gradients, _temperatures(contrasts, temperature_slopes, wanted))
+    return torch.stack(losses), Gradients(gradients, gradients_of_temperatures(contrasts, temperature_slopes, wanted))
 
 
 def _add_keys(k: int, slopes: list, own_slopes: list, i: slice, q: Reading, p: Reading, m: Reading) -> None:

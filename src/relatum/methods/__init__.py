@@ -14,6 +14,7 @@ from relatum.methods.contrastive.vicreg import VICReg
 from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
 from relatum.methods.distill.corsd import CORSD
+from relatum.methods.distill.crd import CRD
 from relatum.methods.distill.cs_kd import CSKD
 from relatum.methods.distill.dist import DIST
 from relatum.methods.distill.dkd import DKD
@@ -23,8 +24,10 @@ from relatum.methods.distill.kd import KD
 from relatum.methods.distill.label_smoothing import LabelSmoothing
 from relatum.methods.distill.ps_kd import PSKD
 from relatum.methods.distill.relation_l2 import RelationL2
+from relatum.methods.distill.review_kd import ReviewKD
 from relatum.methods.distill.rkd import RKD
 from relatum.methods.distill.sd import SD
+from relatum.methods.distill.seed import SEED
 from relatum.methods.distill.sp import SP
 from relatum.methods.distill.supervised import Supervised
 from relatum.methods.distill.tf_kd import TFKD, TFKDVirtual
@@ -39,6 +42,8 @@ _METHODS: dict[str, type[Method]] = {
     "barlow-twins": BarlowTwins,
     "vicreg": VICReg,
     "lejepa": LeJEPA,
+    # without labels, from a teacher
+    "seed": SEED,
     # with labels
     "supcon": SupCon,
     "supervised": Supervised,
@@ -52,6 +57,8 @@ _METHODS: dict[str, type[Method]] = {
     "sp": SP,
     "rkd": RKD,
     "cc": CC,
+    "crd": CRD,
+    "review-kd": ReviewKD,
     "tf-kd": TFKD,
     # from oneself, or from a peer
     "tf-kd-virtual": TFKDVirtual,

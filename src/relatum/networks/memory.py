@@ -72,15 +72,33 @@ class Bank(nn.Module):
     Args:
         size: the number of training images.
         width: width of a row.
+        start: the first rows; None for zeros.
     """
 
     rows: Float[Tensor, "s d"]
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, size: int, width: int, start: Float[Tensor, "s d"] | None = None) -> None:
         super().__init__()
         if min(size, width) < 1:
             raise ValueError(f"a bank of {size} rows of {width} is empty; expected positive numbers.")
-        self.register_buffer("rows", torch.zeros(size, width))
+        self.register_buffer("rows", torch.zeros(size, width) if start is None else start.clone())
+        self._looked = False
+
+    def checked(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """`index`, which are numbers of rows: on a GPU, which would wait, only the first time is looked at.
+
+        Raises:
+            ValueError: for a number that no row has.
+        """
+        if index.device.type == "cpu" or not self._looked:
+            self._looked = True
+            low, high = int(index.min()), int(index.max())
+            if low < 0 or high >= len(self.rows):
+                raise ValueError(
+                    f"the images of a batch have the numbers {low} to {high}, and the bank has rows 0 to "
+                    f"{len(self.rows) - 1}: expected the number of each image in the training set (Batch.index)."
+                )
+        return index
 
     def forward(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return self.rows[index]

@@ -244,7 +244,13 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
         recipe.method,
         backbone,
         num_samples=len(prepared.train),
-        load_teacher=lambda path: load_teacher(path, source, recipe.data.view.size, decoded=decoded),
+        load_teacher=lambda path: load_teacher(
+            path,
+            source,
+            recipe.data.view.size,
+            decoded=decoded,
+            compares_classes=METHODS[recipe.method.name].classifies,
+        ),
     )
 
 
@@ -253,14 +259,17 @@ def encoder_of(path: str) -> Path:
     return Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
 
 
-def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) -> Backbone:
-    """The trained classifier of a run folder, checked against the data that its student will see.
+def load_teacher(
+    path: str, source: Source, size: int, *, decoded: bool = True, compares_classes: bool = True
+) -> Backbone:
+    """The trained network of a run folder, checked against the data that its student will see.
 
     Args:
         path: the run folder, or a file of an encoder.
         source: the data.
         size: of the view, in pixels.
         decoded: whether the mean and deviation of the data are known.
+        compares_classes: whether its student has classes; for one without, the teacher may have any, or none.
 
     Raises:
         FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalization or size.
@@ -269,7 +278,7 @@ def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) 
     expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
     found = (info.num_classes, info.mean, info.std, info.size)
     for what, a, b in zip(("classes", "mean", "std", "size"), found, expected):
-        if what in ("mean", "std") and not decoded:
+        if (what in ("mean", "std") and not decoded) or (what == "classes" and not compares_classes):
             continue
         same = torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), atol=1e-4)
         if not same:
@@ -277,7 +286,7 @@ def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) 
                 f"the teacher {path} was trained with {what} {a}, and its student is to be trained with {b}: it would "
                 "see other images than it knows. Train the teacher on the same data, or the student as the teacher was."
             )
-    for number, (known, given) in enumerate(zip(info.classes or (), source.classes)):
+    for number, (known, given) in enumerate(zip(info.classes or (), source.classes) if compares_classes else ()):
         if known != given:
             raise ValueError(
                 f"class {number} is {known!r} to the teacher {path} and {given!r} in the data of its student: it would "

@@ -1,6 +1,6 @@
 """Every recipe and every setting by the name that the command line uses."""
 
-from relatum.recipes.contrastive import PAPER, SHARED, SUPERVISED_CONTRAST
+from relatum.recipes.contrastive import DISTILLED, PAPER, SHARED, SUPERVISED_CONTRAST
 from relatum.recipes.demo import DEMO
 from relatum.recipes.distill import CORSD, FROM_A_TEACHER, LARGE, SELF_DISTILLATION, SUPERVISED
 from relatum.recipes.entry import Entry
@@ -11,6 +11,7 @@ __all__ = ["RECIPES", "SETTINGS"]
 RECIPES: dict[str, Entry] = {
     **DEMO,
     **SHARED,
+    **DISTILLED,
     **PAPER,
     **SUPERVISED_CONTRAST,
     **SUPERVISED,

@@ -177,6 +177,27 @@ SHARED = named(
     },
 )
 
+DISTILLED = named(
+    "from a teacher, without labels, on CIFAR",
+    {
+        "seed": Entry(
+            "SEED: a small encoder relates images to a queue as a large one does, without labels.",
+            replace(_with("seed"), model=Model(name="resnet20", stem="cifar")),
+            source="Fang et al. 2021, with a queue of 4,096; the budget and the views of simclr, and the small network "
+            "of the CIFAR benchmarks.",
+            cost="a forward and backward pass of one view, and a forward pass of the teacher.",
+            options="--method.teacher runs/simclr",
+        ),
+        "seed-jaccard": Entry(
+            "SEED with the Jaccard index of the halves of the teacher's embedding.",
+            replace(_with("seed", relation="jaccard"), model=Model(name="resnet20", stem="cifar")),
+            source="Fang et al. 2021; the index of Jiang et al. 2022 in the place of their cosine is ours.",
+            cost="that of seed.",
+            options="--method.teacher runs/simclr",
+        ),
+    },
+)
+
 SUPERVISED_CONTRAST = named(
     "with labels, on CIFAR",
     {

@@ -185,6 +185,21 @@ FROM_A_TEACHER = named(
             _of(1, 78.76),
             _tian(69.63, " and --method.kernel neighbors"),
         ),
+        "crd": _student(
+            "Contrastive representation distillation: each image's own teacher embedding, among those of all images.",
+            "crd",
+            "Tian et al. 2020, with the softmax over all images that their samples estimate; weight and temperature "
+            "are theirs, tuned for the estimate (--method.samples 16384).",
+            _tian(71.16, " and --method.samples 16384"),
+        ),
+        "review-kd": _student(
+            "ReviewKD: each map of the teacher for all student maps that are as deep or deeper.",
+            "review-kd",
+            "Chen et al. 2021, with the warm-up of their code; the weight is that of ResNet-110 to 32, and depends on "
+            "the pair (0.6 to 8).",
+            Number(71.89, "top-1", "Chen et al. 2021, resnet56 -> resnet20 under step-240 and --method.weight 0.6"),
+            warmup=20 / 240,
+        ),
         "tf-kd": _student(
             "Teacher-free distillation: the teacher is the network itself, trained before.",
             "tf-kd",
