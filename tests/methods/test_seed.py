@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import reference
 from cases import CLASSES, SIZE, batch_for, build
 from distilling import lists, network
+from relatum.core.types import Batch, Features
+from relatum.evaluation.geometry import effective_rank
 from relatum.losses.matching import matching_loss
 from relatum.methods.distill.seed import SEED
 from relatum.networks.backbones import Backbone
@@ -67,6 +70,33 @@ def test_many_keys_go_by_blocks_and_give_the_plain_numbers():
         value = matching_loss(student, teacher, keys, Jaccard(), 0.2, 0.01, block)
         found.append((value, *torch.autograd.grad(value, student)))
     torch.testing.assert_close(found[1], found[0])
+
+
+def directions_after_training(differs):
+    """The effective rank of the projections that 30 steps leave, with a teacher that tells images apart or does not."""
+    method = build("seed", queue_size=32)
+    look = torch.randn(48, method.queue.keys.shape[1])
+    patterns = F.interpolate(torch.randn(16, 3, 4, 4), size=(SIZE, SIZE), mode="bilinear")
+
+    def network(images):
+        return Features((), F.adaptive_avg_pool2d(images, 4).flatten(1) * differs @ look + 1, None)
+
+    method.teacher.__dict__["network"] = network
+    optimizer = torch.optim.SGD([*method.backbone.parameters(), *method.projector.parameters()], 0.1, momentum=0.9)
+    for step in range(30):
+        method.losses(Batch.unlabeled(patterns + 0.1 * torch.randn_like(patterns)))["relation"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((step + 1) / 30)
+    with torch.no_grad():
+        return effective_rank(method.projector(method.backbone.embed(patterns)))
+
+
+def test_a_student_keeps_the_directions_of_its_teacher():
+    torch.manual_seed(0)
+    apart = directions_after_training(1.0)
+    torch.manual_seed(0)
+    assert apart > 1.5 * directions_after_training(0.0)
 
 
 def test_a_teacher_may_have_classes_or_none_and_keeps_its_state():

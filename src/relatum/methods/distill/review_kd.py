@@ -4,10 +4,10 @@
     L = CE(z_s, y) + weight sum_i HCL(3x3(r_i), T_i)
     HCL(A, B) = (d(A, B) + sum_l 2^{-k(l)} d(pool_l A, pool_l B)) / (1 + sum_l 2^{-k(l)})
 
-d is the mean squared difference. F_1 ... F_S are the student's maps, shallow to deep, and its embedding as a map of one pixel; T_i the teacher's. r_i has
-one width at all depths; a_i and b_i are a number for each pixel. l runs over 4, 2 and 1 pixels along a side as far as
-they are fewer than the map has, k(l) = 1, 2, 3 counts them. Each 1x1 to the common width and each 3x3 is followed by
-batch normalization.
+d is the mean squared difference. F_1 ... F_S are the student's maps, shallow to deep, and its embedding as a map of
+one pixel; T_i the teacher's. r_i has one width at all depths; a_i and b_i are a number for each pixel. l runs over 4,
+2 and 1 pixels along a side as far as they are fewer than the map has, k(l) = 1, 2, 3 counts them. Each 1x1 to the
+common width and each 3x3 is followed by batch normalization.
 
 Pengguang Chen, Shu Liu, Hengshuang Zhao, Jiaya Jia: Distilling Knowledge via Knowledge Review. CVPR 2021, Figure 3 (the
 attention-based fusion) and Section 3.3 (the hierarchical context loss).
