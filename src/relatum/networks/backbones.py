@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relatum.core.types import Features
-from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.networks.transformers import class_attention, is_transformer, size_arguments
 
 Stem = Literal["imagenet", "cifar", "tiny"]
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
     sixteenth) only where a block has 64 channels: 8 for 4.
 
     Args:
-        name: a name in `BACKBONES` or `SMALL_RESNETS`, or any timm model with staged features.
+        name: a name in `BACKBONES` or `SMALL_NETWORKS`, or any timm model with staged features.
         stem: what precedes the first stage.
         num_classes: width of the classifier; 0 for none.
         in_channels: channels of the images.
@@ -100,7 +100,7 @@ class Backbone(nn.Module):
             model without staged features or without published weights.
 
     Source: `cifar` is the stem of SimCLR (Chen et al. 2020, appendix B.9), `tiny` that of W-MSE (Ermolov et al.
-    2021); the networks are defined in the papers that `timm` and `small_resnets` name.
+    2021); the networks are defined in the papers that `timm`, `small_resnets` and `small_convnets` name.
     """
 
     model: nn.Module
@@ -131,14 +131,14 @@ class Backbone(nn.Module):
 
         model: Any
         shrunk = 1
-        if name in SMALL_RESNETS:
+        if name in SMALL_NETWORKS:
             if stem != "cifar":
                 raise ValueError(f"{name} is defined with the CIFAR stem only, not {stem!r}; give stem='cifar'")
             if pretrained:
                 raise ValueError(f"{name} has no published weights here; train it, or start from a run of yours")
             if img_size or patch_size:
                 raise ValueError(f"{name} takes images of any size: leave img_size and patch_size out")
-            model = SMALL_RESNETS[name](num_classes=num_classes, in_channels=in_channels)
+            model = SMALL_NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
         else:
             self.arguments = size_arguments(_known_to_timm(name, pretrained), img_size, patch_size)
             model = _timm_model(name, num_classes, in_channels, pretrained, self.arguments)
@@ -310,9 +310,9 @@ def _known_to_timm(name: str, pretrained: bool) -> str:
     timm_name = BACKBONES.get(name, name)
     tag = "." in timm_name
     if not timm.is_model(timm_name) or (tag and not timm.models.is_model_pretrained(timm_name)):
-        known = dict.fromkeys([*BACKBONES, *SMALL_RESNETS, *timm.list_models()])
+        known = dict.fromkeys([*BACKBONES, *SMALL_NETWORKS, *timm.list_models()])
         close = get_close_matches(name, known, n=3)
-        ours = ", ".join([*BACKBONES, *SMALL_RESNETS])
+        ours = ", ".join([*BACKBONES, *SMALL_NETWORKS])
         hint = f"did you mean {' or '.join(close)}?" if close else f"expected a timm model or one of {ours}"
         raise ValueError(f"unknown backbone {name!r}; {hint}")
     if pretrained and not timm.models.is_model_pretrained(timm_name):

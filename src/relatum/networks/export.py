@@ -18,11 +18,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from relatum.core.files import write_durably
-from relatum.networks import small_resnets
 from relatum.networks.backbones import Backbone, Stem
 from relatum.networks.registered import build_backbone
 from relatum.networks.script import script
-from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.small_networks import SMALL_NETWORKS, defined_in
 
 ONNX_TOLERANCE = 1e-3
 """How far ONNX Runtime may be from PyTorch: the largest difference of an output over its largest value."""
@@ -153,7 +152,7 @@ def save_encoder(
     `encoder.safetensors` holds exactly the state of `backbone.model`, under its own names; in the header are, under
     `relatum`, an `EncoderInfo` as JSON, and, under `sha256`, the checksum of that text and of all weights.
     `encoder.py` defines `encoder()`, which builds that model from timm and loads the weights strictly. For a network
-    of `small_resnets`, a copy of that file is the third.
+    of the CIFAR benchmarks, a copy of the file that defines it is the third.
 
     Args:
         backbone: the trained encoder.
@@ -174,8 +173,9 @@ def save_encoder(
     content = save(state, metadata={"relatum": text, "sha256": _checksum(text, state)})
     write_durably(file, lambda part: part.write(content))
     file.with_suffix(".py").write_text(script(backbone, asdict(info)), encoding="utf-8")
-    if backbone.name in SMALL_RESNETS:
-        shutil.copyfile(small_resnets.__file__, file.with_name("small_resnets.py"))
+    if backbone.name in SMALL_NETWORKS:
+        source = Path(str(defined_in(backbone.name)[0].__file__))
+        shutil.copyfile(source, file.with_name(source.name))
     return file
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from relatum.core.plugins import Registry
 from relatum.networks.backbones import BACKBONES, Backbone, Stem
-from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.networks.wrapping import Wrapped
 
 BUILDERS: Registry[Callable[..., nn.Module]] = Registry("backbone", {})
@@ -44,7 +44,7 @@ def build_backbone(
             "fit(recipe, run, backbone=Backbone.wrap(...)) and load_encoder(run, backbone), or register what makes it, "
             f"@relatum.register_backbone('my-{name.removeprefix('wrapped:').lower()}'), and name that file by --plugin"
         )
-    if name in BACKBONES or name in SMALL_RESNETS or name not in BUILDERS:
+    if name in BACKBONES or name in SMALL_NETWORKS or name not in BUILDERS:
         return Backbone(
             name,
             stem=stem,

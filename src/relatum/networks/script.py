@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relatum.networks.backbones import BACKBONES, STEM_LAYERS, Backbone
-from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.small_networks import SMALL_NETWORKS, defined_in
 from relatum.networks.wrapping import Wrapped
 
 _SCRIPT = '''"""{title}, exported by Relatum {relatum}. Relatum is not needed."""
@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
 
 def script(backbone: Backbone, info: Mapping[str, Any]) -> str:
-    """The program that rebuilds the model from timm, from the copy of `small_resnets`, or from a module of its owner.
+    """The program that rebuilds the model from timm, from the copy of a file, or from a module of its owner.
 
     Args:
         backbone: the encoder.
@@ -47,15 +47,16 @@ def script(backbone: Backbone, info: Mapping[str, Any]) -> str:
     if isinstance(backbone, Wrapped):
         return _SCRIPT.format(**info, **_wrapped(backbone), imports="\n".join(imports), title=name, main="")
     sizes = "".join(f", {name}={value}" for name, value in backbone.arguments.items())
-    if backbone.name in SMALL_RESNETS:
-        imports += ["", "from small_resnets import SMALL_RESNETS"]
-        create = f'SMALL_RESNETS["{name}"](num_classes={classes}, in_channels='
+    if backbone.name in SMALL_NETWORKS:
+        source, called = defined_in(backbone.name)
+        imports += ["", f"from {source.__name__.rpartition('.')[2]} import {called}"]
+        create = f'{called}["{name}"](num_classes={classes}, in_channels='
     else:
         imports.insert(0, "import timm")
         timm_name = BACKBONES.get(backbone.name, backbone.name)
         create = f'timm.create_model("{timm_name}", num_classes={classes}, in_chans='
     build = [f"model = {create}{channels}{sizes})"]
-    if stem != "imagenet" and backbone.name not in SMALL_RESNETS:
+    if stem != "imagenet" and backbone.name not in SMALL_NETWORKS:
         layers = STEM_LAYERS[type(backbone.model)]
         conv: Any = backbone.model.get_submodule(layers.conv)
         arguments = f"{channels}, {conv.out_channels}, 3, padding=1, bias=False"

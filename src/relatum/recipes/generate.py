@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from relatum.data.catalog import CATALOG
 from relatum.methods import METHODS
 from relatum.networks.backbones import BACKBONES
-from relatum.networks.small_resnets import SMALL_RESNETS
+from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.recipes import index
 from relatum.recipes.catalog import RECIPES, SETTINGS
 from relatum.recipes.options import options_of
@@ -35,7 +35,7 @@ def index_text() -> str:
         "settings": {name: _first_line(setting) for name, setting in SETTINGS.items()},
         "methods": {name: _method(name) for name in METHODS},
         "relations": {name: _first_line(getattr(make, "func", make)) for name, make in RELATIONS.items()},
-        "backbones": dict.fromkeys([*BACKBONES, *SMALL_RESNETS], ""),
+        "backbones": dict.fromkeys([*BACKBONES, *SMALL_NETWORKS], ""),
         "data": {name: facts.about for name, facts in CATALOG.items()},
     }
     parts = []
