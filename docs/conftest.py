@@ -1,0 +1,75 @@
+"""The examples of the pages run under pytest, so that nothing in them can rot.
+
+Python blocks run by default, those of a page one after the other in one namespace. Commands run with the marker `docs`,
+made short as those of the README are. `<!-- skip: next -->` before a block leaves it out.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sybil import Example, Region, Sybil
+from sybil.parsers.abstract import AbstractCodeBlockParser
+from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
+from sybil.parsers.markdown.skip import SkipParser
+from sybil.parsers.myst import PythonCodeBlockParser
+
+from commands import make_photos, run, shortened
+
+torch.set_num_threads(1)
+
+PROGRAMS = {"relatum", "pip", "pytest", "python", "sphinx-build", "ruff", "mypy"}
+"""What a command of a page may start with; only those of `relatum` are run."""
+
+
+class Commands(AbstractCodeBlockParser):
+    """Blocks of commands, a line each."""
+
+    language = "bash"
+
+    def __init__(self) -> None:
+        lexer = FencedCodeBlockLexer(language=r".+", mapping={"language": "arguments", "source": "source"})
+        super().__init__([lexer])
+
+    def evaluate(self, example: Example) -> None:
+        """Run the lines."""
+        for line in str(example.parsed).replace("\\\n", " ").strip().splitlines():
+            for command in (part.strip() for part in line.split("&&")):
+                if command and not command.startswith("#"):
+                    assert command.split()[0] in PROGRAMS, f"{command!r}: no page shows this program"
+                    if command.startswith("relatum "):
+                        with pytest.MonkeyPatch.context() as patch:
+                            run(shortened(command), patch)
+
+
+def enter(namespace: dict[str, Any]) -> None:
+    """A page's examples share a folder of their own, with photos in it, and a cache that is no user's."""
+    namespace["_before"] = os.getcwd()
+    folder = namespace["_folder"] = Path(tempfile.mkdtemp(prefix="relatum-page-"))
+    os.environ.setdefault("RELATUM_CACHE", str(folder / "cache"))
+    make_photos(folder / "my-photos")
+    os.chdir(folder)
+    torch.manual_seed(0)
+
+
+def leave(namespace: dict[str, Any]) -> None:
+    """Back to where pytest was started."""
+    os.chdir(namespace["_before"])
+    shutil.rmtree(namespace["_folder"], ignore_errors=True)
+
+
+_PAGES = {"pattern": "*.md", "excludes": ["methods/*", "api/*"], "setup": enter, "teardown": leave}
+
+pytest_collect_file = Sybil([PythonCodeBlockParser(), Commands(), SkipParser()], **_PAGES).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Commands take longer than the default tests may."""
+    for item in items:
+        region: Region | None = getattr(getattr(item, "example", None), "region", None)
+        if region is not None and isinstance(getattr(region.evaluator, "__self__", None), Commands):
+            item.add_marker(pytest.mark.docs)
