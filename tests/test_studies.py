@@ -132,6 +132,9 @@ def test_published_numbers_are_those_of_the_papers():
     assert number("corsd-3", "RKD", "PreactResNet18") == 75.61
     assert number("corsd-4", "+LD", "ResNet18") == 77.6
     assert number("tian", "RKD", "wrn-40-2 to wrn-40-1") == 72.22
+    assert number("tian", "CRD", "wrn-40-2 to ShuffleNetV1") == 76.05
+    assert number("tian", "AT", "ResNet50 to MobileNetV2") == 58.58
+    assert number("tian", "DKD", "resnet32x4 to ShuffleNetV2") == 77.07
 
 
 def test_the_size_of_the_papers_tables():

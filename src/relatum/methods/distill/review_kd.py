@@ -139,6 +139,6 @@ def hierarchical_context_loss(
         if level < min(student.shape[2:]):
             weight /= 2
             weights += weight
-            pooled = (F.adaptive_avg_pool2d(maps, level) for maps in (student, teacher))
-            total = total + weight * F.mse_loss(*pooled)
+            own, goal = (F.adaptive_avg_pool2d(maps, level) for maps in (student, teacher))
+            total = total + weight * F.mse_loss(own, goal)
     return total / weights
