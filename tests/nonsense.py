@@ -6,6 +6,7 @@ import sys
 import torch
 
 from relatum.losses import objectives as o
+from relatum.losses import queries as q
 from relatum.relations import Cosine, Jaccard
 
 A, B = torch.randn(2, 20, 8)
@@ -28,6 +29,10 @@ LOSSES = {
     "kl_divergence": lambda t: o.kl_divergence(A, B, t),
     "contrast_terms": lambda t: o.contrast_terms(Cosine(), t),
     "contrast_terms, of the cosines": lambda t: o.contrast_terms(Jaccard(), 0.2, (0.3, 0.3), t),
+    "in_batch_loss": lambda t: q.in_batch_loss(A, B, temperature=t),
+    "in_batch_loss by blocks": lambda t: q.in_batch_loss(A, B, temperature=t, block=4),
+    "relation_consistency": lambda t: q.relation_consistency(A, B, QUEUE, temperature=t, block=4),
+    "relation_consistency, of the targets": lambda t: q.relation_consistency(A, B, QUEUE, target_temperature=t),
     "two_view_contrast": lambda t: o.two_view_contrast(A, B, [o.Term("x", Cosine(), t)]),
     "query_key_contrast": lambda t: o.query_key_contrast(A, B, QUEUE, [o.Term("x", Cosine(), t)], block=4),
 }
@@ -71,6 +76,19 @@ for block in (None, 4):
             ),
             "no negatives": (lambda block=block: o.query_key_loss(A, B, QUEUE[:0], block=block), "0 negatives"),
             "no queries": (lambda block=block: o.query_key_loss(A[:0], B[:0], QUEUE, block=block), "0 queries"),
+            "keys of 19 images": (
+                lambda block=block: q.in_batch_loss(A, B[:19], block=block),
+                r"keys has the shape \(19, 8\), but query \(20, 8\)",
+            ),
+            "keys in the batch, no term": (lambda block=block: q.in_batch_contrast(A, B, (), block), "no terms"),
+            "targets of 19 images": (
+                lambda block=block: q.relation_consistency(A, B[:19], QUEUE, block=block),
+                "positive has the shape",
+            ),
+            "a queue of another width": (
+                lambda block=block: q.relation_consistency(A, B, QUEUE[:, :7], block=block),
+                "negatives have the width 7, but query 8",
+            ),
             "19 labels": (
                 lambda block=block: o.supcon_loss(A, LABELS[:19], block=block),
                 r"labels have the shape \(19,\); expected \(20,\)",

@@ -192,6 +192,20 @@ def lejepa(views, large, lines, limit, points):
     return prediction, sigreg
 
 
+def in_batch(relations, temperature):
+    """-log softmax of the own key's relation, of a matrix of all queries with all keys (Dwibedi et al. 2021, Eq. 3)."""
+    return -sum(math.log(softmax(row, temperature)[i]) for i, row in enumerate(relations)) / len(relations)
+
+
+def consistency(relations, targets, temperature, target_temperature):
+    """The cross-entropy of two distributions over the same keys (Zheng et al. 2021)."""
+    total = 0.0
+    for row, target in zip(relations, targets):
+        p, q = softmax(target, target_temperature), softmax(row, temperature)
+        total -= sum(a * math.log(b) for a, b in zip(p, q))
+    return total / len(relations)
+
+
 def huber(x):
     return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
 

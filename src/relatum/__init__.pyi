@@ -40,6 +40,9 @@ from .losses.objectives import soft_cross_entropy as soft_cross_entropy
 from .losses.objectives import supcon_loss as supcon_loss
 from .losses.objectives import triplet_loss as triplet_loss
 from .losses.objectives import two_view_contrast as two_view_contrast
+from .losses.queries import in_batch_contrast as in_batch_contrast
+from .losses.queries import in_batch_loss as in_batch_loss
+from .losses.queries import relation_consistency as relation_consistency
 from .methods import METHODS as METHODS
 from .methods.base import Method as Method
 from .methods.contrastive.barlow_twins import BarlowTwins as BarlowTwins
@@ -47,6 +50,9 @@ from .methods.contrastive.byol import BYOL as BYOL
 from .methods.contrastive.debiased import Debiased as Debiased
 from .methods.contrastive.lejepa import LeJEPA as LeJEPA
 from .methods.contrastive.moco import MoCo as MoCo
+from .methods.contrastive.mocov3 import MoCoV3 as MoCoV3
+from .methods.contrastive.nnclr import NNCLR as NNCLR
+from .methods.contrastive.ressl import ReSSL as ReSSL
 from .methods.contrastive.simclr import SimCLR as SimCLR
 from .methods.contrastive.simsiam import SimSiam as SimSiam
 from .methods.contrastive.supcon import SupCon as SupCon

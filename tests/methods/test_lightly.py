@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cases import build
+from relatum.losses.objectives import nt_xent
+from relatum.losses.queries import in_batch_loss
 from relatum.losses.sketches import gaussian_distance
 from relatum.methods.contrastive.barlow_twins import barlow_terms
 from relatum.methods.contrastive.lejepa import lejepa_terms
@@ -81,3 +84,21 @@ def test_lejepa(lightly_loss):
     criterion.sigreg.t = torch.linspace(0, 3, 17, dtype=torch.float64)  # theirs are rounded to float32
     criterion.sigreg.phi = (-criterion.sigreg.t.square() / 2).exp()
     require_equal(ours, theirs, large, small)
+
+
+def test_neighbors_of_nnclr(lightly_loss):
+    """The search alone: lightly's loss after it is NT-Xent, where the paper's Eq. (3) has no negatives of one side."""
+    modules = pytest.importorskip("lightly.models.modules", exc_type=ImportError)
+    bank = modules.NNMemoryBankModule(size=(24, 6))
+    method = build("nnclr", out_width=6)
+    method.queue.keys.copy_(bank.bank)
+    own = torch.randn(8, 6)
+    torch.testing.assert_close(method.neighbors(own), bank(own), rtol=0, atol=0)
+
+
+def test_nt_xent_of_what_lightly_calls_nnclr(lightly_loss):
+    """Their criterion of neighbors and predictions, in value and gradient, is our `nt_xent`, and not Eq. (3)."""
+    theirs = lightly_loss.NTXentLoss(temperature=0.1)
+    require_equal(lambda a, b: nt_xent(a, b, temperature=0.1), theirs, *views(8, 5))
+    values = [loss(*views(8, 5)).item() for loss in (theirs, lambda a, b: in_batch_loss(a, b, temperature=0.1))]
+    assert abs(values[0] - values[1]) > 0.1

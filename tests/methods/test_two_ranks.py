@@ -21,6 +21,7 @@ STEPS = 2
 GATHERS = (
     *("simclr", "simclr-multi-crop", "debiased", "supcon", "moco", "moco-symmetric"),
     *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide", "lejepa", "lejepa-multi-crop"),
+    *("nnclr", "nnclr-jaccard", "ressl", "mocov3", "mocov3-jaccard"),
     *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
     *("dist", "crd", "seed"),
 )

@@ -188,7 +188,7 @@ def two_view_contrast(
 ) -> dict[str, Float[Tensor, ""]]:
     """`nt_xent` of each term, weighted and named; by blocks, one pass over the pairs serves all terms."""
     checks.views(a, b)
-    _check(terms)
+    check_terms(terms)
     size = blocks.size(block, [t.relation for t in terms], a, views=2)
     if size is None:
         return {t.name: t.weight * nt_xent(a, b, t.relation, t.temperature, block) for t in terms}
@@ -205,7 +205,7 @@ def query_key_contrast(
 ) -> dict[str, Float[Tensor, ""]]:
     """`query_key_loss` of each term, weighted and named; by blocks, one pass over the pairs serves all terms."""
     checks.keys(query, positive, negatives)
-    _check(terms)
+    check_terms(terms)
     size = blocks.size(block, [t.relation for t in terms], query, negatives)
     if size is None:
         return {
@@ -247,7 +247,8 @@ def nt_xent(
     return F.cross_entropy(logits, partner)
 
 
-def _check(terms: Sequence[Term]) -> None:
+def check_terms(terms: Sequence[Term]) -> None:
+    """At least one term, each with a temperature that can be one."""
     if not terms:
         raise ValueError("no terms: expected at least one, as `contrast_terms` makes them.")
     for term in terms:

@@ -17,7 +17,7 @@ from torch import Tensor
 from relatum.losses.readings import Contrast, Gradients, Reading, Valued, ranges, values
 from relatum.losses.schemes import Wanted, gradients_of_temperatures
 
-__all__ = ["FromTeacher", "OneKey", "Rows", "Target", "with_target"]
+__all__ = ["FromTeacher", "FromView", "OneKey", "Rows", "Target", "with_target"]
 
 
 class Rows(NamedTuple):
@@ -94,7 +94,24 @@ class FromTeacher:
         return Rows(share=share[:, 1:], own_share=share[:, 0])
 
 
-Target = OneKey | FromTeacher
+class FromView:
+    """Each query is to be as like the keys as another view of its image is.
+
+    Args:
+        contrast: how the other view compares, and at what temperature.
+        view: its embeddings.
+        keys: those that all rows share.
+    """
+
+    def __init__(self, contrast: Contrast, view: Tensor, keys: Tensor) -> None:
+        self.contrast, self.view, self.keys = contrast, view, keys
+
+    def rows(self, i: slice) -> Rows:
+        logits = self.contrast.relation.all_pairs(self.view[i], self.keys)
+        return Rows(share=logits.div_(self.contrast.temperature).softmax(1))
+
+
+Target = OneKey | FromTeacher | FromView
 """What makes the target of a block of rows."""
 
 

@@ -7,6 +7,9 @@ from relatum.methods.contrastive.byol import BYOL
 from relatum.methods.contrastive.debiased import Debiased
 from relatum.methods.contrastive.lejepa import LeJEPA
 from relatum.methods.contrastive.moco import MoCo
+from relatum.methods.contrastive.mocov3 import MoCoV3
+from relatum.methods.contrastive.nnclr import NNCLR
+from relatum.methods.contrastive.ressl import ReSSL
 from relatum.methods.contrastive.simclr import SimCLR
 from relatum.methods.contrastive.simsiam import SimSiam
 from relatum.methods.contrastive.supcon import SupCon
@@ -42,6 +45,9 @@ _METHODS: dict[str, type[Method]] = {
     "barlow-twins": BarlowTwins,
     "vicreg": VICReg,
     "lejepa": LeJEPA,
+    "nnclr": NNCLR,
+    "ressl": ReSSL,
+    "mocov3": MoCoV3,
     # without labels, from a teacher
     "seed": SEED,
     # with labels

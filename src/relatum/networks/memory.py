@@ -18,17 +18,41 @@ class MomentumCopy(nn.Module):
 
     Parameters follow; buffers (batch statistics) are the copy's own, from its own forward passes. No gradient
     reaches it.
+
+    Args:
+        networks: what is copied.
+        groups: `project` reads images in random order and in so many groups, each with batch statistics of its own
+            (shuffled batch norm): otherwise the statistics tell a query which key is its own. 1 turns that off.
+
+    Raises:
+        ValueError: for fewer than one group.
     """
 
-    def __init__(self, *networks: nn.Module) -> None:
+    def __init__(self, *networks: nn.Module, groups: int = 1) -> None:
         super().__init__()
+        if groups < 1:
+            raise ValueError(f"key_splits is {groups}; expected a positive number of groups, 1 for no shuffling.")
+        self.groups = groups
         self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
 
     @torch.no_grad()
     def project(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The projections of images, by a copied backbone and projector."""
+        """The projections of images, by a copied backbone and projector.
+
+        Raises:
+            ValueError: for images that cannot be split in as many equal groups.
+        """
         backbone, projector = cast(tuple[Any, Any], tuple(self.networks))
-        return projector(backbone.embed(images))
+        if self.groups == 1:
+            return projector(backbone.embed(images))
+        if len(images) % self.groups:
+            raise ValueError(
+                f"a batch of {len(images)} images cannot be split in key_splits={self.groups} equal groups; choose "
+                "a divisor of the batch size, or 1 to turn the shuffling off."
+            )
+        order = torch.randperm(len(images), device=images.device)
+        keys = torch.cat([projector(backbone.embed(group)) for group in images[order].chunk(self.groups)])
+        return torch.empty_like(keys).index_copy_(0, order, keys)
 
     @torch.no_grad()
     def update(self, *networks: nn.Module, momentum: float) -> None:
@@ -55,6 +79,18 @@ class Queue(nn.Module):
             raise ValueError(f"a queue of {size} keys holds no negatives; expected a positive size such as 4096.")
         self.register_buffer("keys", unit(torch.randn(size, width), spaces))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
+
+    def refuse_fewer_than(self, batch: int) -> None:
+        """Refuse a queue that does not hold the keys of a whole batch, of which all but the last would be lost.
+
+        Raises:
+            ValueError: for a batch of more images than the queue has keys.
+        """
+        if len(self.keys) < batch:
+            raise ValueError(
+                f"queue_size is {len(self.keys)}, less than the {batch} images of a batch (of all processes); expected "
+                "at least as many, and better several batches."
+            )
 
     @torch.no_grad()
     def update(self, keys: Float[Tensor, "n d"]) -> None:

@@ -168,6 +168,34 @@ SHARED = named(
             "two views instead of eight.",
             cost="that of simclr, and 1024 lines through each view a step.",
         ),
+        "nnclr": Entry(
+            "NNCLR: the nearest neighbor of an image in a queue is its positive.",
+            _with("nnclr", queue_size=16384),
+            source="Dwibedi et al. 2021, with their widths and temperature, and a queue of a third of CIFAR.",
+            cost="that of simclr, and a search in the queue.",
+            published=(Number(91.88, "linear", _SOLO), Number(83.4, "k-NN", _LIGHTLY)),
+        ),
+        "ressl": Entry(
+            "ReSSL: two views of an image relate alike to the images of a queue.",
+            replace(
+                _with("ressl", temperature=0.1, target_temperature=0.04, queue_size=4096, momentum=0.99),
+                data=replace(
+                    _SHARED.data,
+                    view=replace(_SHARED.data.view, second_jitter=0.0, second_grayscale=0.0, second_blur=0.0),
+                ),
+            ),
+            source="Zheng et al. 2021: their temperatures; the copy's view is cropped and mirrored only. Queue and "
+            "momentum are those of moco, the hidden width 1024 ours.",
+            cost="about that of simclr: one view with a gradient, one without.",
+            published=(Number(90.63, "linear", _SOLO),),
+        ),
+        "mocov3": Entry(
+            "MoCo v3: predictions against a momentum copy's keys of the same batch.",
+            _with("mocov3"),
+            source="Chen et al. 2021, with 2048 hidden units instead of 4096.",
+            cost="about 1.3 times simclr.",
+            published=(Number(93.1, "linear", _SOLO + "; a reproduction got about 90"),),
+        ),
         "debiased": Entry(
             "SimCLR with the debiased contrastive loss.",
             _with("debiased", class_prior=0.1),

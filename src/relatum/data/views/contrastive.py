@@ -64,8 +64,9 @@ class ContrastiveView(RandomView):
             deviation 0.1 to 2 pixels and a kernel of a tenth of the image; solarization inverts what is >= 0.5. Small
             crops are not solarized.
         large: how many large views of each image.
-        second_blur, second_solarize: the same of all large views but the first; none means as of the first. BYOL and
-            DINO blur the first always (1.0), the second rarely (0.1), and solarize the second alone (0.2).
+        second_blur, second_solarize, second_jitter, second_grayscale: the same of all large views but the first; none
+            means as of the first. BYOL and DINO blur the first always (1.0), the second rarely (0.1), and solarize the
+            second alone (0.2). ReSSL only crops and mirrors the second: 0 for all four.
         small: the small crops.
     """
 
@@ -80,6 +81,8 @@ class ContrastiveView(RandomView):
     large: int = 2
     second_blur: float | None = None
     second_solarize: float | None = None
+    second_jitter: float | None = None
+    second_grayscale: float | None = None
     small: SmallCrops = field(default_factory=SmallCrops)
 
     augment_draws: ClassVar[int] = 13
@@ -97,7 +100,8 @@ class ContrastiveView(RandomView):
             self.min_scale <= self.max_scale,
             f"min_scale is {self.min_scale}: expected at most max_scale, {self.max_scale}",
         )
-        for name in ("jitter_probability", "grayscale", "blur", "solarize", "second_blur", "second_solarize"):
+        seconds = ("second_blur", "second_solarize", "second_jitter", "second_grayscale")
+        for name in ("jitter_probability", "grayscale", "blur", "solarize", *seconds):
             if getattr(self, name) is not None:
                 require_probability(name, getattr(self, name))
         require(self.large >= 2, f"large is {self.large}: expected at least 2 views of an image to compare")
@@ -130,9 +134,16 @@ class ContrastiveView(RandomView):
             )
         if not number:
             return self
-        blur = self.blur if self.second_blur is None else self.second_blur
+
+        def second(value: float | None, first: float) -> float:
+            return first if value is None else value
+
         return replace(
-            self, blur=blur, solarize=self.solarize if self.second_solarize is None else self.second_solarize
+            self,
+            blur=second(self.second_blur, self.blur),
+            solarize=second(self.second_solarize, self.solarize),
+            jitter_probability=second(self.second_jitter, self.jitter_probability),
+            grayscale=second(self.second_grayscale, self.grayscale),
         )
 
     def boxes(self, height: int, width: int, uniforms: Float[Tensor, "n b"]) -> Float[Tensor, "n 4"]:

@@ -9,7 +9,6 @@ Learning. 2020.
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -74,9 +73,6 @@ class MoCo(Method, pairing="two-views"):
         out_width: int = 128,
     ) -> None:
         super().__init__(backbone)
-        if key_splits < 1:
-            raise ValueError(f"key_splits is {key_splits}; expected a positive number of groups, 1 for no shuffling.")
-
         self.terms = contrast_terms(relation, temperature, alphas, cosine_temperature)
         width = backbone.embedding_dim
         self.projector = Projector(
@@ -87,19 +83,18 @@ class MoCo(Method, pairing="two-views"):
             layers=layers,
             hidden_norm=projector_norm,
         )
-        self.copy = MomentumCopy(backbone, self.projector)
+        self.copy = MomentumCopy(backbone, self.projector, groups=key_splits)
         self.queue = Queue(queue_size, self.projector.out_width, relation.spaces)
         self.momentum = share("momentum", momentum, 0.99)
         self.final_momentum = momentum if final_momentum is None else share("final_momentum", final_momentum, 0.99)
         self.symmetric = symmetric
         self.direction_weight = 1 / 2 if symmetric and symmetric_loss == "mean" else 1.0
-        self.key_splits = key_splits
         self._new_keys: list[Tensor] = []
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         a, b = batch.views
         directions = [(a, b), (b, a)] if self.symmetric else [(a, b)]
-        self._new_keys = [self._keys(key) for _, key in directions]
+        self._new_keys = [self.copy.project(key) for _, key in directions]
         totals: dict[str, Tensor] = {}
         for (images, _), keys in zip(directions, self._new_keys):
             query = self.projector(self.backbone.embed(images))
@@ -113,16 +108,3 @@ class MoCo(Method, pairing="two-views"):
         for keys in self._new_keys:
             self.queue.update(gather(keys))
         self._new_keys = []
-
-    @torch.no_grad()
-    def _keys(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        if self.key_splits == 1:
-            return self.copy.project(images)
-        if len(images) % self.key_splits:
-            raise ValueError(
-                f"a batch of {len(images)} images cannot be split in key_splits={self.key_splits} equal groups; choose "
-                "a divisor of the batch size, or 1 to turn the shuffling off."
-            )
-        order = torch.randperm(len(images), device=images.device)
-        keys = torch.cat([self.copy.project(group) for group in images[order].chunk(self.key_splits)])
-        return torch.empty_like(keys).index_copy_(0, order, keys)
