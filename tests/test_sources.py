@@ -381,7 +381,7 @@ def test_very_different_sizes_stream(tmp_path, caplog):
     assert source.size is None
     assert source.train.read(8).shape == (3, 3, 200)
     assert "9 images, 2 classes (folders); streamed (images of different sizes)" in caplog.text
-    with pytest.raises(ValueError, match=r"resident=yes.*different sizes.*--data\.size"):
+    with pytest.raises(ValueError, match=r"resident=yes.*different sizes.*--data\.resident auto"):
         load(str(tmp_path), resident="yes")
     squared = load(str(tmp_path), size=16)
     assert isinstance(squared.train, ResidentImages)

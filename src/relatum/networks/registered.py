@@ -42,7 +42,8 @@ def build_backbone(
         raise ValueError(
             f"{name} is a module that was wrapped in Python, and no name builds it: give it as "
             "fit(recipe, run, backbone=Backbone.wrap(...)) and load_encoder(run, backbone), or register what makes it, "
-            f"@relatum.register_backbone('my-{name.removeprefix('wrapped:').lower()}'), and name that file by --plugin"
+            f"@relatum.register_backbone('my-{name.removeprefix('wrapped:').lower()}'), and name "
+            "that file in RELATUM_PLUGINS"
         )
     if name in BACKBONES or name in SMALL_NETWORKS or name not in BUILDERS:
         return Backbone(
