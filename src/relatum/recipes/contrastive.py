@@ -17,13 +17,12 @@ from relatum.recipes.entry import Entry, Number, named
 from relatum.recipes.options import options, options_of
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train
 
+_VIEW = ContrastiveView(size=32, min_scale=0.2, grayscale=0.1)
 _SHARED = Recipe(
     name="simclr",
     method=options("simclr", temperature=0.5),
     model=Model(name="resnet18", stem="cifar"),
-    data=Data(
-        source="cifar10", validation=0.0, batch_size=512, view=ContrastiveView(size=32, min_scale=0.2, grayscale=0.1)
-    ),
+    data=Data(source="cifar10", validation=0.0, batch_size=512, view=_VIEW),
     optim=Optim(name="sgd", lr=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine"),
     train=Train(epochs=100),
     evaluation=Evaluation(every=5),
@@ -181,7 +180,7 @@ SHARED = named(
                 _with("ressl", temperature=0.1, target_temperature=0.04, queue_size=4096, momentum=0.99),
                 data=replace(
                     _SHARED.data,
-                    view=replace(_SHARED.data.view, second_jitter=0.0, second_grayscale=0.0, second_blur=0.0),
+                    view=replace(_VIEW, second_jitter=0.0, second_grayscale=0.0, second_blur=0.0),
                 ),
             ),
             source="Zheng et al. 2021: their temperatures; the copy's view is cropped and mirrored only. Queue and "
