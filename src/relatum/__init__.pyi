@@ -20,6 +20,7 @@ from .evaluation.geometry import Geometry as Geometry
 from .evaluation.geometry import alignment as alignment
 from .evaluation.geometry import effective_rank as effective_rank
 from .evaluation.geometry import uniformity as uniformity
+from .evaluation.heads import Heads as Heads
 from .evaluation.knn import KNN as KNN
 from .evaluation.linear import LinearProbe as LinearProbe
 from .evaluation.retrieval import Retrieval as Retrieval

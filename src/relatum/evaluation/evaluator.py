@@ -13,12 +13,14 @@ from relatum.core.types import Batch, Embeddings
 from relatum.data.images import Images
 from relatum.data.views import View
 
-Reading = Literal["embedding", "logits", "stages", "pixels", "untrained"]
+Reading = Literal["embedding", "logits", "stages", "pixels", "untrained", "heads"]
 """What is read of an image: the features of the backbone; its classifier's scores; the mean of each stage's map over
-the positions (as "stage1", "stage2", ...); the normalized pixels; the features before training."""
+the positions (as "stage1", "stage2", ...); the normalized pixels; the features before training; the scores of each
+classifier that is trained beside the backbone's (as "head:NAME")."""
 
-Encoders = Literal["any", "two-views", "classifier"]
-"""Which encoders an evaluator is for: all, those that learned from two views of an image, those that classify."""
+Encoders = Literal["any", "two-views", "classifier", "heads"]
+"""Which encoders an evaluator is for: all, those that learned from two views of an image, those that classify,
+those that just were trained with classifiers beside their own."""
 
 
 class Labels(NamedTuple):
@@ -42,11 +44,13 @@ class Measured(NamedTuple):
         metrics: each in its own unit; accuracies in percent.
         protocol: how they were measured, in words.
         correct: whether the first guess was right, for each test image; None where nothing is guessed.
+        columns: those of a table, where they depend on what was found; None for the evaluator's.
     """
 
     metrics: dict[str, float]
     protocol: str
     correct: Bool[Tensor, " m"] | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from relatum.evaluation.baselines import Baselines
 from relatum.evaluation.classifier import Classifier
 from relatum.evaluation.evaluator import Evaluator
 from relatum.evaluation.geometry import Alignment, Geometry
+from relatum.evaluation.heads import Heads
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.retrieval import Retrieval
@@ -15,6 +16,7 @@ from relatum.evaluation.stages import Stages
 
 _EVALUATORS: dict[str, type[Evaluator]] = {
     "classifier": Classifier,
+    "heads": Heads,
     "knn": KNN,
     "linear": LinearProbe,
     "linear_augmented": AugmentedProbe,
@@ -27,7 +29,7 @@ _EVALUATORS: dict[str, type[Evaluator]] = {
 EVALUATORS: Registry[type[Evaluator]] = Registry("evaluator", _EVALUATORS)
 """A name -> what it measures. The order is that of a table's columns."""
 
-DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier")
+DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier", "heads")
 """What is measured unless a recipe says otherwise; what an encoder is not made for is left out without a word."""
 
 

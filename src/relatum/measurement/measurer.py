@@ -31,7 +31,11 @@ from relatum.networks.backbones import Backbone
 
 T = TypeVar("T")
 
-MISSING = {"two-views": "training did not compare two views of an image", "classifier": "the encoder has no classifier"}
+MISSING = {
+    "two-views": "training did not compare two views of an image",
+    "classifier": "the encoder has no classifier",
+    "heads": "there is no classifier that was trained beside the backbone's, as right after training by sd or dml",
+}
 """Why an encoder is none that an evaluator is for."""
 
 PrecisionContext = Callable[[], AbstractContextManager]
@@ -89,6 +93,7 @@ class Measurer:
         view: that of training; evaluation sees images of its size.
         two_views: whether training compares two views of an image.
         outputs: classes that the backbone's classifier knows; 0 without one.
+        heads: whether the method trains classifiers beside the backbone's.
         device: where the encoder is.
         precision: makes the context in which it runs.
         batch_size: images of a forward pass.
@@ -112,6 +117,7 @@ class Measurer:
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
     run: tuple[str, ...] = DEFAULT_RUN
     untrained: Callable[[], Backbone] | None = None
+    heads: bool = False
     adapted: tuple[str, ...] = ()
 
     @property
@@ -142,6 +148,7 @@ class Measurer:
             if fitting is not None:
                 options[name] = fitting
         kinds = {"any", *(["two-views"] if self.two_views else []), *(["classifier"] if self.outputs else [])}
+        kinds |= {"heads"} if self.heads else set()
         run: dict[str, Evaluator] = {}
         notices = list(self.adapted)
         left_out: dict[str, list[str]] = {}
@@ -214,28 +221,32 @@ class Measurer:
 
         With several processes all but the first get no metrics.
         """
-        backbone = method if isinstance(method, Backbone) else method.backbone
         columns: dict[str, str] = {}
+        shown: dict[str, Mapping[str, str]] = {}
         correct: dict[str, str] = {}
         metrics: dict[str, float] = {}
         protocols: dict[str, str] = {}
-        with evaluating(backbone):
-            subject = self._subject(backbone)
+        with evaluating(method):
+            subject = self._subject(method)
             for name, evaluator in self.plan.run.items() if rank() == 0 else ():
                 found = evaluator.measure(subject)
                 metrics |= _prefix(_prefix_of(name), found.metrics)
                 protocols[name] = found.protocol
+                shown[name] = EVALUATORS[name].columns if found.columns is None else found.columns
                 if found.correct is not None:
                     correct[name] = packed(found.correct)
         for name in (name for name in EVALUATORS if name in protocols):
-            shown = _prefix(_prefix_of(name), EVALUATORS[name].columns)
-            columns |= {metric: heading for metric, heading in shown.items() if metric in metrics}
+            headings = _prefix(_prefix_of(name), shown[name])
+            columns |= {metric: heading for metric, heading in headings.items() if metric in metrics}
         stages = [seen for name, seen in subject.test.items() if name.startswith("stage")]
         embeddings = subject.test.get("embedding")
         return Measurements(metrics, protocols, columns, correct, self.plan.notices, embeddings, stages)
 
-    def _subject(self, backbone: Backbone) -> Subject:
+    def _subject(self, method: Method | Backbone) -> Subject:
         """All that the evaluators need, read in one pass through each set of images."""
+        backbone, predictions = (
+            (method, None) if isinstance(method, Backbone) else (method.backbone, method.predictions)
+        )
         chosen = self.plan.run.values()
         untrained = None
         if any("untrained" in (*e.reads_train, *e.reads_test) for e in chosen):
@@ -246,7 +257,7 @@ class Measurer:
             readings: set[Reading] = {reading for evaluator in chosen for reading in getattr(evaluator, wanted)}
             read.append({})
             if readings and images is not None:
-                reader = Reader(backbone, readings, untrained)
+                reader = Reader(backbone, readings, untrained, predictions)
                 seen = self.embed(reader, images)
                 read[-1] = {} if seen is None else reader.parts(seen)
         return Subject(

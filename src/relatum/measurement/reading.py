@@ -1,6 +1,6 @@
 """What is read of images, in one pass: features, scores, stages and pixels side by side."""
 
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 
 import torch
 from jaxtyping import Float
@@ -19,10 +19,17 @@ class Reader:
         backbone: in evaluation mode.
         readings: at least one.
         untrained: the encoder before training, where that is read.
+        predictions: of the classifiers that are trained beside the backbone's, where they are read.
     """
 
-    def __init__(self, backbone: Backbone, readings: Set[Reading], untrained: Backbone | None = None) -> None:
-        self.backbone, self.readings, self.untrained = backbone, readings, untrained
+    def __init__(
+        self,
+        backbone: Backbone,
+        readings: Set[Reading],
+        untrained: Backbone | None = None,
+        predictions: Callable[[Tensor], Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        self.backbone, self.readings, self.untrained, self.predictions = backbone, readings, untrained, predictions
         self.widths: dict[str, int] = {}
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
@@ -44,6 +51,9 @@ class Reader:
         if "untrained" in self.readings:
             assert self.untrained is not None
             found["untrained"] = self.untrained.embed(images)
+        if "heads" in self.readings:
+            assert self.predictions is not None
+            found |= {f"head:{name}": logits for name, logits in self.predictions(images).items()}
         self.widths = {name: part.shape[1] for name, part in found.items()}
         return torch.cat([at_least_float32(part) for part in found.values()], dim=1)
 

@@ -79,7 +79,7 @@ class Method(nn.Module, ABC):
     def predictions(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n k"]]:
         """The logits of every classifier that is trained beside the backbone's own, by its name; mostly none.
 
-        An evaluator reports the accuracy of each: the heads of self-distillation and their ensemble, the peers of
-        mutual learning.
+        The evaluator `heads` reports the accuracy of each: the heads of self-distillation and their ensemble, the
+        peers of mutual learning.
         """
         return {}

@@ -343,6 +343,7 @@ def measurer_of(
         evaluators={name: getattr(evaluation, name) for name in EVALUATORS if hasattr(evaluation, name)},
         run=evaluation.run,
         untrained=lambda: build(recipe, prepared).backbone,
+        heads=METHODS[recipe.method.name].predictions is not Method.predictions,
         adapted=prepared.notices,
     )
     if rank() == 0:

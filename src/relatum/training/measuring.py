@@ -36,7 +36,7 @@ def measure_run(run: Path, recipe: Recipe, device: torch.device) -> Measurements
         torch.set_num_threads(recipe.train.threads)
     measurer = building.measurer_of(recipe, prepared, device, precision)
     knows = backbone.num_classes if info.classes in (None, tuple(prepared.source.classes)) else 0
-    measurer = replace(measurer, outputs=knows)
+    measurer = replace(measurer, outputs=knows, heads=False)
     found = measurer.final(backbone.to(device).to(memory_format=torch.channels_last))
     if not found.metrics:
         raise ValueError(f"nothing was measured. {' '.join(found.notices)} Choose others with --evaluation.run.")

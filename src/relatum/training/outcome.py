@@ -44,7 +44,7 @@ def finish(parts: Assembled, run: RunFolder, progress: Progress, started_from: s
 def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, started_from: str, logs: Logs) -> None:
     recipe, prepared, measurer, device = parts.recipe, parts.prepared, parts.measurer, parts.fabric.device
     source, backbone = prepared.source, parts.method.backbone
-    found = measurer.final(backbone)
+    found = measurer.final(parts.method)
     if not parts.first:
         return  # the first measures alone, and nobody waits for it
     record = Record(
