@@ -32,12 +32,17 @@ SMALL = {
     "moco": {"queue_size": 24, "key_splits": 2},
     "seed": {"queue_size": 24, "hidden_width": 16},
     "simsiam": {"out_width": 16, "bottleneck": 8},
+    "swav": {"prototypes": 4, "out_width": 8},
+    "dino": {"prototypes": 12, "hidden_width": 16, "out_width": 8, "momentum": 0.9},
     "vicreg": {"hidden_width": 16, "out_width": 8},
 }
 """Options that make a method small enough for a test; every other option has its default."""
 
 CHOSEN = {
     "simclr-multi-crop": ("simclr", {}),
+    "swav-multi-crop": ("swav", {"frozen_share": 0.0}),
+    "swav-queue": ("swav", {"prototypes": 10, "queue_size": 20, "queue_after": 0.0}),
+    "dino-multi-crop": ("dino", {"frozen_share": 0.0, "momentum": 0.5}),
     "barlow-twins-wide": ("barlow-twins", {"out_width": 24}),
     "nnclr-jaccard": ("nnclr", {"relation": Jaccard(), "alphas": (0.3, 0.3)}),
     "ressl-jaccard": ("ressl", {"relation": Jaccard(), "projector_norm": False}),

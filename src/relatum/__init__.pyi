@@ -10,6 +10,7 @@ from .data.sources import load as load
 from .data.views import ClassifierView as ClassifierView
 from .data.views import ContrastiveView as ContrastiveView
 from .data.views import EvaluationView as EvaluationView
+from .data.views import SmallCrops as SmallCrops
 from .evaluation.augmented import AugmentedProbe as AugmentedProbe
 from .evaluation.baselines import Baselines as Baselines
 from .evaluation.classification import accuracy as accuracy
@@ -49,6 +50,7 @@ from .methods.base import Method as Method
 from .methods.contrastive.barlow_twins import BarlowTwins as BarlowTwins
 from .methods.contrastive.byol import BYOL as BYOL
 from .methods.contrastive.debiased import Debiased as Debiased
+from .methods.contrastive.dino import DINO as DINO
 from .methods.contrastive.lejepa import LeJEPA as LeJEPA
 from .methods.contrastive.moco import MoCo as MoCo
 from .methods.contrastive.mocov3 import MoCoV3 as MoCoV3
@@ -57,6 +59,7 @@ from .methods.contrastive.ressl import ReSSL as ReSSL
 from .methods.contrastive.simclr import SimCLR as SimCLR
 from .methods.contrastive.simsiam import SimSiam as SimSiam
 from .methods.contrastive.supcon import SupCon as SupCon
+from .methods.contrastive.swav import SwAV as SwAV
 from .methods.contrastive.vicreg import VICReg as VICReg
 from .methods.distill.at import AT as AT
 from .methods.distill.cc import CC as CC

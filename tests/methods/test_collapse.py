@@ -17,14 +17,21 @@ from cases import build, keywords_of
 from relatum.core.types import Batch
 from relatum.evaluation.geometry import effective_rank
 from relatum.methods import METHODS, Method
-from relatum.methods.contrastive import barlow_twins, debiased, lejepa, moco, mocov3, nnclr, ressl, simclr, vicreg
+from relatum.methods.contrastive import barlow_twins, debiased, lejepa, moco, mocov3, nnclr, ressl, simclr, swav, vicreg
 
 STEPS, IMAGES, SIZE = 40, 16, 16
 LEAST = 1.4
 """How many times the directions of attraction alone; the methods have at least 1.5 times."""
 
-RATE = {"vicreg": 0.02}
-"""The learning rate of a method, 0.5 unless it weighs its attraction by another number than 1."""
+RATE = {"vicreg": 0.02, "dino": 0.1}
+"""The learning rate of a method, 0.5 unless it weighs its attraction by another number than 1: the least temperature of
+DINO's copy is a factor of 25."""
+
+OPTIONS = {"swav": {"prototypes": 12}}
+"""Options of a method that the small one has less of than directions need."""
+
+TWIN_RATE = {"dino": 0.1}
+"""That of attraction alone, 0.5 unless it has to go as slowly as the method to be fair."""
 
 WITHOUT_LABELS = [
     name for name, method in METHODS.items() if not method.needs_labels and "teacher" not in keywords_of(name)
@@ -60,7 +67,7 @@ def directions(method: Method, losses: Callable[[Batch], dict[str, torch.Tensor]
 
 def bare(name: str) -> Method:
     """A method whose projector ends without batch norm, which by itself holds images apart."""
-    method = build(name)
+    method = build(name, **OPTIONS.get(name, {}))
     for projector in (method.projector, *(list(method.copy.networks)[1:] if hasattr(method, "copy") else ())):
         for branch in projector.branches if name in ("nnclr", "mocov3") else ():
             branch[-1] = nn.Identity()
@@ -74,7 +81,7 @@ def directions_of_attraction(name: str) -> float:
     def attract(batch: Batch) -> dict[str, torch.Tensor]:
         return attraction(*(twin.projector(twin.backbone.embed(view)) for view in batch.views))
 
-    return directions(twin, attract)
+    return directions(twin, attract, TWIN_RATE.get(name, 0.5))
 
 
 def require_no_collapse(name: str, method: Method) -> None:
@@ -140,7 +147,18 @@ def simsiam_without_predictor(method, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: tensor)
 
 
+def swav_without_equal_shares(method, monkeypatch):
+    everything = torch.eye(method.prototypes.weight.shape[0])[:1]
+    monkeypatch.setattr(swav, "sinkhorn", lambda scores, *rest: everything.expand(len(scores), -1))
+
+
+def dino_without_center(method, monkeypatch):
+    method.momentum, method.center_momentum = 0.0, 1.0  # a slow copy would only take longer
+
+
 COLLAPSED = {
+    "swav": swav_without_equal_shares,
+    "dino": dino_without_center,
     "simclr": simclr_without_negatives,
     "debiased": debiased_without_negatives,
     "barlow-twins": barlow_twins_without_decorrelation,

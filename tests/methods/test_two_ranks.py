@@ -24,8 +24,13 @@ GATHERS = (
     *("nnclr", "nnclr-jaccard", "ressl", "mocov3", "mocov3-jaccard"),
     *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
     *("dist", "crd", "seed"),
+    *("swav", "swav-multi-crop", "swav-queue", "dino", "dino-multi-crop"),
 )
 """Where a method that forgets `gather` must be found, variant by variant."""
+
+
+SHARING = ("gather", "mean_over_ranks")
+"""What a file imports that looks beyond its own rank."""
 
 
 class Trace(NamedTuple):
@@ -75,14 +80,14 @@ def averaged(gradient: torch.Tensor) -> None:
 def on_rank(number: int, variant: str, forgets_to_gather: bool) -> Trace:
     share = IMAGES // WORLD
     file = sys.modules[METHODS[VARIANTS[variant][0]].__module__]
-    kept = getattr(file, "gather", None)
-    if forgets_to_gather:
-        file.gather = lambda rows: rows
+    kept = {name: getattr(file, name) for name in SHARING if hasattr(file, name)}
     try:
+        for name in kept if forgets_to_gather else ():
+            setattr(file, name, lambda rows: rows)
         return train_on(variant, slice(number * share, (number + 1) * share), averaged)
     finally:
-        if forgets_to_gather:
-            file.gather = kept
+        for name, function in kept.items():
+            setattr(file, name, function)
 
 
 def on_one_and_on_two(ranks: Ranks, variant: str, *, forgets_to_gather: bool = False) -> tuple[Trace, list[Trace]]:
@@ -120,7 +125,8 @@ def test_a_method_that_forgets_to_gather_is_found(ranks, variant):
 
 
 def test_every_file_that_gathers_has_its_planted_violation():
-    files = {name for name, method in METHODS.items() if hasattr(sys.modules[method.__module__], "gather")}
+    modules = {name: sys.modules[method.__module__] for name, method in METHODS.items()}
+    files = {name for name, module in modules.items() if any(hasattr(module, shared) for shared in SHARING)}
     assert files == {VARIANTS[variant][0] for variant in GATHERS}
 
 

@@ -5,6 +5,7 @@ from relatum.methods.base import Method
 from relatum.methods.contrastive.barlow_twins import BarlowTwins
 from relatum.methods.contrastive.byol import BYOL
 from relatum.methods.contrastive.debiased import Debiased
+from relatum.methods.contrastive.dino import DINO
 from relatum.methods.contrastive.lejepa import LeJEPA
 from relatum.methods.contrastive.moco import MoCo
 from relatum.methods.contrastive.mocov3 import MoCoV3
@@ -13,6 +14,7 @@ from relatum.methods.contrastive.ressl import ReSSL
 from relatum.methods.contrastive.simclr import SimCLR
 from relatum.methods.contrastive.simsiam import SimSiam
 from relatum.methods.contrastive.supcon import SupCon
+from relatum.methods.contrastive.swav import SwAV
 from relatum.methods.contrastive.vicreg import VICReg
 from relatum.methods.distill.at import AT
 from relatum.methods.distill.cc import CC
@@ -48,6 +50,8 @@ _METHODS: dict[str, type[Method]] = {
     "nnclr": NNCLR,
     "ressl": ReSSL,
     "mocov3": MoCoV3,
+    "swav": SwAV,
+    "dino": DINO,
     # without labels, from a teacher
     "seed": SEED,
     # with labels

@@ -72,6 +72,13 @@ class Method(nn.Module, ABC):
             progress: the share of all steps that are done, in (0, 1].
         """
 
+    def refuse_batch(self, images: int) -> None:
+        """Raise unless batches of so many images, those of all processes together, can be trained on.
+
+        Raises:
+            ValueError: naming the option that does not fit, and what would.
+        """
+
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The features of the backbone: the evaluators' only door."""
         return self.backbone.embed(images)

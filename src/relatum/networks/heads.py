@@ -7,25 +7,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relatum.relations import unit
+from relatum.relations import Relation, unit
 
-__all__ = ["Projector", "StageClassifier", "mlp", "separable", "separable_block"]
+__all__ = ["Projector", "Prototypes", "StageClassifier", "mlp", "separable", "separable_block"]
 
 
-def mlp(widths: tuple[int, ...], *, batch_norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp(
+    widths: tuple[int, ...], *, batch_norm: bool = True, last_norm: bool = False, gelu: bool = False
+) -> nn.Sequential:
     """Fully connected layers with ReLU between them.
 
     Args:
         widths: widths of the input, of each hidden layer, and of the output.
         batch_norm: normalize the hidden layers.
         last_norm: normalize the output too, without learned scale and shift (as SimSiam's projector does).
+        gelu: GELU in the place of ReLU, as transformers have it.
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
         layers.append(nn.Linear(before, after, bias=not batch_norm))
         if batch_norm:
             layers.append(nn.BatchNorm1d(after))
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.GELU() if gelu else nn.ReLU(inplace=True))
     layers.append(nn.Linear(widths[-2], widths[-1], bias=not last_norm))
     if last_norm:
         layers.append(nn.BatchNorm1d(widths[-1], affine=False))
@@ -47,6 +50,7 @@ class Projector(nn.Module):
         hidden_norm: batch-normalize the hidden layers.
         last_norm: batch-normalize the output.
         normalize: scale each part to length one.
+        gelu: GELU in the place of ReLU.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Projector(nn.Module):
         hidden_norm: bool = True,
         last_norm: bool = False,
         normalize: bool = True,
+        gelu: bool = False,
     ) -> None:
         super().__init__()
         if min(in_width, hidden_width, out_width, spaces, layers) < 1:
@@ -68,7 +73,8 @@ class Projector(nn.Module):
                 "layer(s) has nothing in it; expected positive numbers."
             )
         widths = (in_width, *[hidden_width] * (layers - 1), out_width)
-        self.branches = nn.ModuleList(mlp(widths, batch_norm=hidden_norm, last_norm=last_norm) for _ in range(spaces))
+        norms = {"batch_norm": hidden_norm, "last_norm": last_norm}
+        self.branches = nn.ModuleList(mlp(widths, **norms, gelu=gelu) for _ in range(spaces))
         self.out_width = out_width * spaces
         self.normalize = normalize
 
@@ -76,6 +82,36 @@ class Projector(nn.Module):
         z = torch.cat([branch(features) for branch in self.branches], dim=1)
         # Lengths in float32: bfloat16's three digits would show in every similarity.
         return unit(z.float() if z.dtype != torch.float64 else z, len(self.branches)) if self.normalize else z
+
+
+class Prototypes(nn.Module):
+    """Directions that embeddings are compared with: the scores of an embedding are how alike it is to each.
+
+    With the cosine it is a fully connected layer without bias, of unit rows, on unit embeddings: SwAV's prototypes, and
+    DINO's weight-normalized last layer with its gain at one.
+
+    Args:
+        width: of an embedding, all spaces together.
+        count: how many, at least 2.
+        relation: how an embedding and a prototype compare; a prototype has a unit part in each of its spaces.
+    """
+
+    def __init__(self, width: int, count: int, relation: Relation) -> None:
+        super().__init__()
+        if count < 2:
+            raise ValueError(f"prototypes is {count}; expected at least 2 to choose among, such as 512.")
+        self.relation = relation
+        self.weight = nn.Parameter(unit(torch.randn(count, width), relation.spaces))
+
+    def forward(self, z: Float[Tensor, "n d"], *, frozen: bool = False) -> Float[Tensor, "n k"]:
+        """The scores; `frozen` prototypes get no gradient from them."""
+        weight = self.weight.detach() if frozen else self.weight
+        return self.relation.all_pairs(z, unit(weight, self.relation.spaces))
+
+    @torch.no_grad()
+    def rescale(self) -> None:
+        """Bring every part back to length one, which changes no score."""
+        self.weight.copy_(unit(self.weight, self.relation.spaces))
 
 
 class Depthwise(nn.Conv2d):

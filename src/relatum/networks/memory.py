@@ -10,7 +10,35 @@ from torch import Tensor, nn
 
 from relatum.relations import unit
 
-__all__ = ["Bank", "Frozen", "MomentumCopy", "Queue"]
+__all__ = ["Bank", "Clock", "Frozen", "MomentumCopy", "Queue"]
+
+
+class Clock(nn.Module):
+    """The share of training that is done: in the checkpoint, and read without waiting for the device."""
+
+    done: Float[Tensor, ""]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("done", torch.zeros((), dtype=torch.float64))
+        self._known: float | None = 0.0
+        self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        if self._known is None:
+            self._known = float(self.done)
+        return self._known
+
+    def update(self, progress: float) -> None:
+        """Set the share."""
+        self._known = progress
+        self.done.fill_(progress)
+
+
+def _forget(clock: Any, incompatible: Any) -> None:
+    clock._known = None
 
 
 class MomentumCopy(nn.Module):

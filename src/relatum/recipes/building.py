@@ -240,7 +240,7 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
         backbone.refuse_images_of(backbone.in_channels, size, size)
     if model.initial:
         _start_from(backbone, encoder_of(model.initial))
-    return build_method(
+    method = build_method(
         recipe.method,
         backbone,
         num_samples=len(prepared.train),
@@ -252,6 +252,8 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
             compares_classes=METHODS[recipe.method.name].classifies,
         ),
     )
+    method.refuse_batch(prepared.batch_size or recipe.data.batch_size)
+    return method
 
 
 def encoder_of(path: str) -> Path:

@@ -4,6 +4,7 @@ from relatum.recipes.contrastive import DISTILLED, PAPER, SHARED, SUPERVISED_CON
 from relatum.recipes.demo import DEMO
 from relatum.recipes.distill import CORSD, FROM_A_TEACHER, LARGE, SELF_DISTILLATION, SUPERVISED
 from relatum.recipes.entry import Entry
+from relatum.recipes.multi_crop import MULTI_CROP
 from relatum.recipes.settings import SETTINGS
 
 __all__ = ["RECIPES", "SETTINGS"]
@@ -11,6 +12,7 @@ __all__ = ["RECIPES", "SETTINGS"]
 RECIPES: dict[str, Entry] = {
     **DEMO,
     **SHARED,
+    **MULTI_CROP,
     **DISTILLED,
     **PAPER,
     **SUPERVISED_CONTRAST,

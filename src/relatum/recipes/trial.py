@@ -24,12 +24,13 @@ def of(recipe: Recipe, refuse: Callable[[Method], object] = lambda method: None)
 
     def check(listing: Listing) -> None:
         train, held_out = cut(recipe, listing)
-        batches_of(recipe, train.labels, batch_size_for(recipe, train.labels))(0)
+        images = batch_size_for(recipe, train.labels)
+        batches_of(recipe, train.labels, images)(0)
         if all(isinstance(images, ResidentImages) for images in listing.parts):
             return  # nothing is to be decoded: the run itself comes to this within the same second
         unknown = (0.0,) * 3  # the mean and the deviation of decoded images, which have three channels
         source = Source(recipe.data.source, train, None, listing.classes, unknown, unknown, None)
-        method = build(recipe, Prepared(source, train, held_out), decoded=False)
+        method = build(recipe, Prepared(source, train, held_out, images), decoded=False)
         size = recipe.data.view.size
         for network in method.modules():
             if isinstance(network, Backbone):

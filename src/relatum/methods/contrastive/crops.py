@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from relatum.core.precision import full_precision
 from relatum.core.types import Batch
 from relatum.networks.backbones import Backbone
 
@@ -28,6 +29,29 @@ def embed_crops(backbone: Backbone, views: Sequence[Float[Tensor, "n c _h _w"]])
     """
     sizes = (torch.cat(list(same)) for _, same in groupby(views, key=lambda view: view.shape[2:]))
     return torch.cat([backbone.embed(images) for images in sizes])
+
+
+@full_precision
+def told_by_large(
+    scores: Float[Tensor, "v n k"], targets: Float[Tensor, "l n k"], temperature: float
+) -> Float[Tensor, ""]:
+    """`-1 / |T| sum_{(i, v) in T} mean_n sum_k targets_i log softmax(scores_v / temperature)`.
+
+    Args:
+        scores: of all crops, the large ones first.
+        targets: a distribution for each large crop of each image.
+        temperature: that of the scores.
+
+    Raises:
+        ValueError: for fewer than two crops.
+    """
+    large, crops = len(targets), len(scores)
+    if crops < 2:
+        raise ValueError(f"{crops} crop of an image has nothing to tell another; expected at least 2.")
+    logs = (scores / temperature).log_softmax(2)
+    heard = targets.flatten(1) @ logs.flatten(1).T
+    itself = torch.eye(large, crops, dtype=torch.bool, device=scores.device)
+    return -heard.masked_fill(itself, 0).sum() / (large * (crops - 1) * scores.shape[1])
 
 
 def crop_pairs(batch: Batch) -> Counter[tuple[int, int]]:
