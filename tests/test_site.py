@@ -42,6 +42,8 @@ def test_lines_of_an_equation_stand_below_each_other():
     found = equation("L = CE(z, y)            task\n  + beta T^2           kd\nwith z the logits")
     assert '<span class="left"><i>L</i></span><span class="sign">=</span>' in found
     assert '<span class="label">task</span>' in found
+    assert equation("L = a     b + c   d      kd").count('class="label"') == 1
+    assert "<i>a</i> <i>b</i> + <i>c</i> <i>d</i><span" in equation("L = a     b + c   d      kd")
     assert '<span class="left"></span><span class="sign">+</span>' in found
     assert '<span class="whole">with <i>z</i> the logits</span>' in found
 

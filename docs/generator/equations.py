@@ -24,6 +24,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _NAME = re.compile(r"[A-Za-z]\w*")
 _SCRIPT = re.compile(r"[A-Za-z0-9.]+'*|[-+*]")
 _STATEMENT = re.compile(r"(?P<left>\S.{0,26}?)? *(?P<sign>(?<![<>!])=) (?P<right>.*)")
+_LABEL = re.compile(r" {4,}(?P<text>(?!sum)\w+(, Eq\. \(\d+\))?|\(.*\)|\w+=\"\w+\")$")
 _CONTINUED = re.compile(r"(?P<sign>[-+]) +(?P<right>.*)")
 
 
@@ -40,8 +41,11 @@ def _row(line: str) -> str:
     if found is None:
         return f'<span class="whole">{marked(line.strip())}</span>'
     left = found.groupdict().get("left") or ""
-    right, _, label = found["right"].partition("    ")  # what a term is called stands far to its right
-    tag = f'<span class="label">{marked(label.strip())}</span>' if label else ""
+    right, label = found["right"], _LABEL.search(found["right"])
+    tag = ""
+    if label is not None:  # what a term is called stands far to its right
+        right, tag = right[: label.start()], f'<span class="label">{marked(label["text"])}</span>'
+    right = re.sub(r"(?<![,;]) {2,}", " ", right)  # terms below each other; statements are apart by a comma
     return (
         f'<span class="left">{marked(left.strip())}</span><span class="sign">{marked(found["sign"])}</span>'
         f'<span class="right">{marked(right)}{tag}</span>'
