@@ -19,6 +19,7 @@ from sybil.parsers.markdown.skip import SkipParser
 from sybil.parsers.myst import PythonCodeBlockParser
 
 from commands import make_photos, run, shortened
+from relatum.methods import METHODS
 
 torch.set_num_threads(1)
 
@@ -48,7 +49,7 @@ class Commands(AbstractCodeBlockParser):
 
 def enter(namespace: dict[str, Any]) -> None:
     """A page's examples share a folder of their own, with photos in it, and a cache that is no user's."""
-    namespace["_before"] = os.getcwd()
+    namespace["_before"], namespace["_methods"] = os.getcwd(), dict(METHODS)
     folder = namespace["_folder"] = Path(tempfile.mkdtemp(prefix="relatum-page-"))
     os.environ.setdefault("RELATUM_CACHE", str(folder / "cache"))
     make_photos(folder / "my-photos")
@@ -57,8 +58,10 @@ def enter(namespace: dict[str, Any]) -> None:
 
 
 def leave(namespace: dict[str, Any]) -> None:
-    """Back to where pytest was started."""
+    """Back to where pytest was started, with the methods that were there."""
     os.chdir(namespace["_before"])
+    METHODS.clear()  # a page may have added one
+    METHODS.update(namespace["_methods"])
     shutil.rmtree(namespace["_folder"], ignore_errors=True)
 
 
