@@ -20,22 +20,23 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 with freed_memory_kept(torch.device("cpu")):
-    print(faults())
-print(faults())
+    faults()  # the allocator needs a few places before it returns to them
+    print(min(faults() for _ in range(3)))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 @pytest.mark.parametrize(("environment", "kept"), [({}, True), ({"MALLOC_TOP_PAD_": "0"}, False)])
-def test_a_freed_tensors_pages_are_used_again_while_training_alone(environment, kept, monkeypatch):
+def test_a_freed_tensors_pages_are_used_again_while_training(environment, kept, monkeypatch):
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout.split()
-    inside, outside = map(int, out)
-    assert outside > 19 * PAGES_OF_A_TENSOR  # each page is handed out anew, each time
-    assert (inside < 10 * PAGES_OF_A_TENSOR) == kept  # the allocator needs a few places before it returns to them
+    faults = int(subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout)
+    if kept:
+        assert faults < 10 * PAGES_OF_A_TENSOR
+    else:
+        assert faults > 19 * PAGES_OF_A_TENSOR  # each page is handed out anew, each time
 
 
 def test_the_memory_of_a_gpu_is_torchs_own():

@@ -337,6 +337,19 @@ def test_a_record_of_another_recipe_in_a_cell_is_refused(tmp_path):
         answer(made)
 
 
+def test_a_record_from_before_an_evaluator_existed_is_one_of_its_cell(tmp_path):
+    made = plan(small().at("cpu"), tmp_path)
+    cell, *_ = made.cells
+    record = put(cell, 50.0)
+    run = tree_of(cell)["evaluation"]["run"]
+    before = from_dict(tree_of(cell) | {"evaluation": tree_of(cell)["evaluation"] | {"run": run[:-1]}})
+    write_record(dataclasses.replace(record, recipe=to_dict(before)), cell.folder / "record.json")
+    assert made.record(cell).recipe["evaluation"]["run"] == run[:-1]
+    asked = dataclasses.replace(cell, changes=dict(cell.changes) | {"evaluation.run": tuple(run)})
+    with pytest.raises(ValueError, match=r"another recipe than this cell's:\n  evaluation.run"):
+        made.record(asked)
+
+
 def test_two_records_for_one_seed_are_refused(tmp_path):
     made = plan(small().at("cpu"), tmp_path / "runs", results=tmp_path / "results")
     cell, *_ = made.cells
