@@ -97,7 +97,8 @@ def test_every_evaluator_runs_alone_and_says_how(name, prepared, backbone):
 
 
 def test_one_loop_gives_what_each_evaluator_gives_alone(prepared, backbone):
-    run = tuple(name for name in EVALUATORS if name not in ("alignment", "heads"))
+    beside = ("alignment", "heads", "pixels")  # the first needs views, the second a method, and baselines measure pixels too
+    run = tuple(name for name in EVALUATORS if name not in beside)
     together = measurer_of(changed(TINY, evaluation={"run": run}), prepared).final(backbone)
     alone = [measurer_of(changed(TINY, evaluation={"run": (name,)}), prepared).final(backbone) for name in run]
     assert together.metrics == {k: v for found in alone for k, v in found.metrics.items()}
@@ -106,9 +107,9 @@ def test_one_loop_gives_what_each_evaluator_gives_alone(prepared, backbone):
 
 
 def test_the_default_run_leaves_out_silently_what_the_encoder_is_not_for(prepared, backbone):
-    assert list(measurer_of(TINY, prepared).plan.run) == ["geometry", "knn", "linear", "classifier"]
+    assert list(measurer_of(TINY, prepared).plan.run) == ["geometry", "knn", "linear", "classifier", "pixels"]
     assert measurer_of(TINY, prepared).plan.notices == ()
-    assert list(measurer_of(CONTRASTIVE, prepared).plan.run) == ["geometry", "alignment", "knn", "linear"]
+    assert list(measurer_of(CONTRASTIVE, prepared).plan.run) == ["geometry", "alignment", "knn", "linear", "pixels"]
     named = changed(CONTRASTIVE, evaluation={"run": ("classifier", "knn")})
     assert measurer_of(named, prepared).plan.notices == ("classifier left out: the encoder has no classifier.",)
     named = changed(TINY, evaluation={"run": ("alignment", "knn")})
@@ -291,7 +292,7 @@ def test_labeled_training_folders_beside_a_flat_test_folder(tmp_path):
     folder(tmp_path / "set" / "test", labeled=False, images=4, start=50)
     record = training.fit(photos(str(tmp_path / "set")), tmp_path / "run", quiet=True)
     assert {"effective_rank", "uniformity", "alignment"} <= set(record.metrics)
-    assert "knn, linear left out: 4 of 4 test images have no class." in record.notices
+    assert "knn, linear, pixels left out: 4 of 4 test images have no class." in record.notices
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ class Evaluator(ABC):
         labeled: whether it needs the classes of both.
         encoders: which encoders it is for.
         like: the evaluator whose options it shares; "" for none.
+        part_of: the evaluator that measures this too, and in its place where both are asked for; "" for none.
         prefix: what precedes the name of each metric; None for its own name and "_".
         columns: the metrics that a table shows, in this order, and their headings.
     """
@@ -103,6 +104,7 @@ class Evaluator(ABC):
     labeled: ClassVar[bool] = True
     encoders: ClassVar[Encoders] = "any"
     like: ClassVar[str] = ""
+    part_of: ClassVar[str] = ""
     prefix: ClassVar[str | None] = None
     columns: ClassVar[Mapping[str, str]] = {}
 
@@ -119,6 +121,7 @@ class Evaluator(ABC):
 
         Returns:
             the evaluator, with other options where the images are few; None, and why, where nothing can be measured.
+            None and "" where nothing needs to be said.
         """
         return (None, why) if self.labeled and (why := lacking(labels, train=bool(self.reads_train))) else (self, "")
 

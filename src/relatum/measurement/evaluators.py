@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 from relatum.core.plugins import Registry
 from relatum.evaluation.augmented import AugmentedProbe
-from relatum.evaluation.baselines import Baselines
+from relatum.evaluation.baselines import Baselines, Pixels
 from relatum.evaluation.classifier import Classifier
 from relatum.evaluation.evaluator import Evaluator
 from relatum.evaluation.geometry import Alignment, Geometry
@@ -21,6 +21,7 @@ _EVALUATORS: dict[str, type[Evaluator]] = {
     "linear": LinearProbe,
     "linear_augmented": AugmentedProbe,
     "retrieval": Retrieval,
+    "pixels": Pixels,
     "baselines": Baselines,
     "stages": Stages,
     "geometry": Geometry,
@@ -29,7 +30,7 @@ _EVALUATORS: dict[str, type[Evaluator]] = {
 EVALUATORS: Registry[type[Evaluator]] = Registry("evaluator", _EVALUATORS)
 """A name -> what it measures. The order is that of a table's columns."""
 
-DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier", "heads")
+DEFAULT_RUN = ("geometry", "alignment", "knn", "linear", "classifier", "heads", "pixels")
 """What is measured unless a recipe says otherwise; what an encoder is not made for is left out without a word."""
 
 

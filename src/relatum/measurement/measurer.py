@@ -19,6 +19,7 @@ from relatum.data.images import Images
 from relatum.data.loading import Loader, evaluation_batches
 from relatum.data.sources import Source
 from relatum.data.views import EvaluationView, View
+from relatum.evaluation.baselines import not_beaten
 from relatum.evaluation.classification import accuracy
 from relatum.evaluation.evaluator import Evaluator, Labels, Reading, Subject
 from relatum.evaluation.extract import extract
@@ -154,11 +155,14 @@ class Measurer:
         left_out: dict[str, list[str]] = {}
         for name in self.run:
             kind, shared = EVALUATORS[name], EVALUATORS[name].like
+            if kind.part_of in self.run:
+                continue
             if kind.encoders not in kinds:
                 if name not in DEFAULT_RUN or not set(DEFAULT_RUN) <= set(self.run):
                     left_out.setdefault(MISSING[kind.encoders], []).append(name)
             elif name not in options or (shared and shared not in options):
-                left_out.setdefault(said[shared or name] or said[name], []).append(name)
+                if why := said[shared or name] or said[name]:
+                    left_out.setdefault(why, []).append(name)
             else:
                 run[name] = options[name]
                 notices += [f"{part}: {said[part]}." for part in (name, shared) if part and said[part]]
@@ -239,8 +243,9 @@ class Measurer:
             headings = _prefix(_prefix_of(name), shown[name])
             columns |= {metric: heading for metric, heading in headings.items() if metric in metrics}
         stages = [seen for name, seen in subject.test.items() if name.startswith("stage")]
+        notices = (*self.plan.notices, *not_beaten(metrics))
         embeddings = subject.test.get("embedding")
-        return Measurements(metrics, protocols, columns, correct, self.plan.notices, embeddings, stages)
+        return Measurements(metrics, protocols, columns, correct, notices, embeddings, stages)
 
     def _subject(self, method: Method | Backbone) -> Subject:
         """All that the evaluators need, read in one pass through each set of images."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Set
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,6 +11,16 @@ from relatum.core.precision import at_least_float32
 from relatum.core.types import Embeddings
 from relatum.evaluation.evaluator import Reading
 from relatum.networks.backbones import Backbone
+
+PIXELS = 32  # a side of the pixels that are read: as many as a comparison of whole images can use
+
+
+def shrunk(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c _h _w"]:
+    """Images averaged to at most 32 x 32 pixels: of large ones the single pixels say little, and take much."""
+    height, width = images.shape[2:]
+    if max(height, width) <= PIXELS:
+        return images
+    return F.adaptive_avg_pool2d(at_least_float32(images), (min(height, PIXELS), min(width, PIXELS)))
 
 
 class Reader:
@@ -47,7 +58,7 @@ class Reader:
         elif "embedding" in self.readings:
             found["embedding"] = self.backbone.embed(images)
         if "pixels" in self.readings:
-            found["pixels"] = images.flatten(1)
+            found["pixels"] = shrunk(images).flatten(1)
         if "untrained" in self.readings:
             assert self.untrained is not None
             found["untrained"] = self.untrained.embed(images)

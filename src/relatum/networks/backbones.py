@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import timm
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from relatum.core.types import Features
+from relatum.networks.pretrained import published
 from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.networks.transformers import class_attention, is_transformer, size_arguments
 
@@ -83,7 +85,8 @@ class Backbone(nn.Module):
         stem: what precedes the first stage.
         num_classes: width of the classifier; 0 for none.
         in_channels: channels of the images.
-        pretrained: whether to download timm's weights; a stem other than `imagenet` starts anew.
+        pretrained: whether to download timm's weights, or a file that holds them (.safetensors, .pth, .bin); a stem
+            other than `imagenet` starts anew.
         img_size: side of the images in pixels, for models that are made for one (transformers); None for timm's.
         patch_size: side of a transformer's patches in pixels; None for timm's.
 
@@ -112,7 +115,7 @@ class Backbone(nn.Module):
         stem: Stem = "imagenet",
         num_classes: int = 0,
         in_channels: int = 3,
-        pretrained: bool = False,
+        pretrained: bool | str | Path = False,
         img_size: int | None = None,
         patch_size: int | None = None,
     ) -> None:
@@ -140,7 +143,7 @@ class Backbone(nn.Module):
                 raise ValueError(f"{name} takes images of any size: leave img_size and patch_size out")
             model = SMALL_NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
         else:
-            self.arguments = size_arguments(_known_to_timm(name, pretrained), img_size, patch_size)
+            self.arguments = size_arguments(_known_to_timm(name, pretrained is True), img_size, patch_size)
             model = _timm_model(name, num_classes, in_channels, pretrained, self.arguments)
             if stem != "imagenet":
                 shrunk = _change_stem(model, name, stem, in_channels)
@@ -320,12 +323,12 @@ def _known_to_timm(name: str, pretrained: bool) -> str:
     return timm_name
 
 
-def _timm_model(name: str, num_classes: int, in_channels: int, pretrained: bool, arguments: dict[str, Any]) -> Any:
+def _timm_model(
+    name: str, num_classes: int, in_channels: int, pretrained: bool | str | Path, arguments: dict[str, Any]
+) -> Any:
     """timm's model of this name, checked to have what `Backbone` needs."""
-    timm_name = BACKBONES.get(name, name)
-    model: Any = timm.create_model(
-        timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **arguments
-    )
+    wanted = {"num_classes": num_classes, "in_chans": in_channels, **arguments}
+    model = published(BACKBONES.get(name, name), pretrained, wanted)
     needed = ("forward_intermediates", "forward_head", "get_classifier", "feature_info", "head_hidden_size")
     missing = [attribute for attribute in needed if not hasattr(model, attribute)]
     if missing or not isinstance(model.get_classifier(), nn.Module):

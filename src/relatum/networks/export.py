@@ -215,6 +215,15 @@ def load_encoder(path: str | Path, backbone: Backbone | None = None) -> tuple[Ba
         ) from error
 
 
+def is_encoder(path: str | Path) -> bool:
+    """Whether a file was written by `save_encoder`, or begun to be: another .safetensors has no such header."""
+    try:
+        with safe_open(_weights_file(path), framework="pt") as content:
+            return "relatum" in (content.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def _checksum(description: str, state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a description and of all tensors, with their names, types and shapes."""
     digest = hashlib.sha256(description.encode())

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -23,7 +24,7 @@ def build_backbone(
     num_classes: int = 0,
     in_channels: int = 3,
     size: int = 224,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
     img_size: int | None = None,
     patch_size: int | None = None,
 ) -> Backbone:
@@ -63,7 +64,7 @@ def build_backbone(
     return _registered(name, num_classes, in_channels, size, pretrained)
 
 
-def _registered(name: str, num_classes: int, in_channels: int, size: int, pretrained: bool) -> Backbone:
+def _registered(name: str, num_classes: int, in_channels: int, size: int, pretrained: bool | str | Path) -> Backbone:
     builder = BUILDERS[name]
     taken = inspect.signature(builder).parameters
     asked: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "size": size}

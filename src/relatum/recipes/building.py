@@ -22,7 +22,7 @@ from relatum.measurement.evaluators import EVALUATORS
 from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone, takes_size
-from relatum.networks.export import load_encoder
+from relatum.networks.export import is_encoder, load_encoder
 from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
@@ -225,21 +225,23 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     """
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
+    initial = encoder_of(model.initial) if model.initial else None
+    ours = initial is None or initial.parent == Path(model.initial) or is_encoder(initial)
     backbone = build_backbone(
         model.name,
         stem=model.stem,
         num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
         in_channels=len(source.mean),
         size=recipe.data.view.size,
-        pretrained=model.pretrained,
+        pretrained=model.pretrained if initial is None else False if ours else initial,
         img_size=recipe.data.view.size if takes_size(model.name) else None,
         patch_size=model.patch_size,
     )
     for number in range(recipe.data.view.large_crops + recipe.data.view.small_crops):
         size = recipe.data.view.of(number).size
         backbone.refuse_images_of(backbone.in_channels, size, size)
-    if model.initial:
-        _start_from(backbone, encoder_of(model.initial))
+    if initial is not None and ours:
+        _start_from(backbone, initial)
     method = build_method(
         recipe.method,
         backbone,

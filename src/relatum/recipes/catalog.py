@@ -5,12 +5,14 @@ from relatum.recipes.demo import DEMO
 from relatum.recipes.distill import CORSD, FROM_A_TEACHER, LARGE, SELF_DISTILLATION, SUPERVISED
 from relatum.recipes.entry import Entry
 from relatum.recipes.multi_crop import MULTI_CROP
+from relatum.recipes.photos import PHOTOS
 from relatum.recipes.settings import SETTINGS
 
 __all__ = ["RECIPES", "SETTINGS"]
 
 RECIPES: dict[str, Entry] = {
     **DEMO,
+    **PHOTOS,
     **SHARED,
     **MULTI_CROP,
     **DISTILLED,

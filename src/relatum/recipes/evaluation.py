@@ -31,8 +31,8 @@ class Evaluation(_EvaluatorOptions):  # its base is made of the evaluators
     """What is measured. During training on the held-out part; on the test set once, after the last epoch."""
 
     run: tuple[str, ...] = DEFAULT_RUN
-    """Names of what is measured at the end: classifier, knn, linear, linear_augmented, retrieval, baselines, stages,
-    geometry, alignment. What the images do not allow is left out, and the Record says so."""
+    """Names of what is measured at the end: classifier, knn, linear, linear_augmented, retrieval, pixels, baselines,
+    stages, geometry, alignment. What the images do not allow is left out, and the Record says so."""
     every: int = 1
     """Epochs between two measurements; 0 for none before the end."""
     figures: bool = True

@@ -53,9 +53,9 @@ class Model:
     patch_size: int | None = None
     """Side of a vision transformer's patches in pixels, none for timm's; its images have the size of the views."""
     pretrained: bool = False
-    """Start from timm's ImageNet weights (needs a network)."""
+    """Start from timm's published weights (needs a network, once), unless `initial` names others."""
     initial: str = ""
-    """Start from the encoder of this run folder or .safetensors file."""
+    """Start from the encoder of this run folder or .safetensors file, or from a file of published weights."""
 
 
 @dataclass(frozen=True)

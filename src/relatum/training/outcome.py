@@ -1,5 +1,6 @@
 """The end of a run: the encoder first, then what is measured of it, the pictures, and last the Record."""
 
+from relatum.evaluation.baselines import not_beaten
 from relatum.networks.export import save_encoder
 from relatum.recipes.recipe import to_dict
 from relatum.reports import figures, pictures, tables
@@ -79,4 +80,6 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
     run.refuse_if_lost()
     write_record(record, run.path / "record.json")
     logs.say(tables.measured(found.metrics, found.protocols))
+    for notice in not_beaten(found.metrics):
+        logs.say(f"note: {notice}")
     logs.say(f"all of it is in {run.path}/")
