@@ -40,7 +40,7 @@ def test_a_tree_is_the_readers_own():
 def test_a_recipe_that_does_not_exist():
     with pytest.raises(ValueError, match=r"no recipe 'demmo'; did you mean demo, dml\?"):
         index.recipe_doc("demmo")
-    with pytest.raises(ValueError, match=r"expected one of demo, simclr, .*, or a \.yaml file\."):
+    with pytest.raises(ValueError, match=r"expected one of demo, photos, .*, or a \.yaml file\."):
         index.recipe_tree("~")
 
 
