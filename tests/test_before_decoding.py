@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import relatum
+from relatum.core import plugins
 from relatum.data import images as images_of
 from relatum.methods import METHODS
 from relatum.networks.backbones import Backbone
@@ -177,6 +178,7 @@ def known_options() -> frozenset[str]:
                 own |= {a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")}
             if isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant):  # "--about" in args
                 own |= {node.left.value} if str(node.left.value).startswith("--") else set()
+    own.add(plugins.OPTION)  # which holds for every verb
     return frozenset(spelled | own | {f"--{name}" for name in own if not name.startswith("--")})
 
 

@@ -20,8 +20,9 @@ from relatum.evaluation.knn import KNN
 from relatum.measurement.measurer import Measurer
 from relatum.methods import MoCo
 from relatum.networks.export import load_encoder
-from relatum.recipes.building import load_teacher, prepare
+from relatum.recipes.building import prepare
 from relatum.recipes.recipe import Recipe, options, to_yaml
+from relatum.recipes.trained import load_teacher
 from relatum.reports.records import read_record
 from relatum.training import checkpoints, lease, outcome
 from relatum.training import loop as training

@@ -17,8 +17,9 @@ from relatum.data.views import ContrastiveView
 from relatum.evaluation.knn import KNN
 from relatum.evaluation.linear import LinearProbe
 from relatum.methods import SimCLR
-from relatum.recipes.building import build, build_loader, load_teacher, prepare
+from relatum.recipes.building import build, build_loader, prepare
 from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, from_yaml, options, to_yaml
+from relatum.recipes.trained import load_teacher
 from relatum.reports.records import read_record
 from relatum.training import checkpoints
 from relatum.training import loop as training

@@ -16,6 +16,9 @@ from .evaluation.baselines import Baselines as Baselines
 from .evaluation.classification import accuracy as accuracy
 from .evaluation.classification import expected_calibration_error as expected_calibration_error
 from .evaluation.classifier import Classifier as Classifier
+from .evaluation.evaluator import Evaluator as Evaluator
+from .evaluation.evaluator import Measured as Measured
+from .evaluation.evaluator import Subject as Subject
 from .evaluation.geometry import Alignment as Alignment
 from .evaluation.geometry import Geometry as Geometry
 from .evaluation.geometry import alignment as alignment
@@ -89,6 +92,12 @@ from .networks.export import save_onnx as save_onnx
 from .recipes.catalog import RECIPES as RECIPES
 from .recipes.options import options as options
 from .recipes.recipe import Recipe as Recipe
+from .recipes.register import register_backbone as register_backbone
+from .recipes.register import register_data as register_data
+from .recipes.register import register_evaluator as register_evaluator
+from .recipes.register import register_method as register_method
+from .recipes.register import register_recipe as register_recipe
+from .recipes.register import register_relation as register_relation
 from .relations import Cosine as Cosine
 from .relations import Euclidean as Euclidean
 from .relations import Jaccard as Jaccard

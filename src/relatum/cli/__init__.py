@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from types import ModuleType
 
 from relatum.cli.errors import TRACEBACK, explained
+from relatum.core import plugins
 
 VERBS = (
     *("train", "evaluate", "cost", "embed", "search", "predict", "export"),
@@ -48,6 +49,7 @@ def verb(name: str) -> ModuleType:
 
 
 def _dispatch(args: list[str]) -> None:
+    args = _plugins_taken(args)
     if not args or args[0] in ("-h", "--help"):
         print(_help())
     elif args[0] == "--version":
@@ -62,12 +64,41 @@ def _dispatch(args: list[str]) -> None:
             chosen.run(args[1:])
 
 
+def _plugins_taken(args: list[str]) -> list[str]:
+    """The words without `--plugin FILE`, which stands anywhere and holds for every verb.
+
+    Raises:
+        ValueError, FileNotFoundError: for a plugin that is not named, or a file that is not there.
+    """
+    rest, found, words = [], [], iter(args)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option != plugins.OPTION:
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if not value or value.startswith("-"):
+            raise ValueError(
+                f"{plugins.OPTION} names nothing; expected a .py file or a module: {plugins.OPTION} my.py."
+            )
+        found.append(value)
+    if found:
+        plugins.name_more(found)
+    return rest
+
+
 def _help() -> str:
     lines = ["Relatum trains image encoders from how images relate.", "", "usage: relatum VERB ...", ""]
     for name in VERBS:
         chosen = verb(name)
         lines += [f"  {name} {chosen.USAGE}".rstrip(), f"      {(chosen.__doc__ or '').splitlines()[0]}"]
-    return "\n".join([*lines, "", "`relatum VERB --help` says more. Start with: relatum train demo"])
+    more = [
+        "",
+        "With every verb, --plugin FILE adds methods, relations, backbones, data sets, evaluators, recipes of yours.",
+        "",
+        "`relatum VERB --help` says more. Start with: relatum train demo",
+    ]
+    return "\n".join([*lines, *more])
 
 
 def _help_of(name: str, chosen: ModuleType) -> str:

@@ -1,4 +1,4 @@
-"""Print what recipes, settings, methods, relations, backbones and data sets there are."""
+"""Print what recipes, settings, methods, relations, evaluators, backbones and data sets there are."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ def run(args: Sequence[str]) -> None:
     _print("settings (`relatum train RECIPE SETTING`):", contents["settings"])
     _print("methods:", {name: method["about"] for name, method in contents["methods"].items()})
     _print("relations:", contents["relations"])
+    _print("evaluators:", contents["evaluators"])
     for title, names in (
         ("backbones (and every timm model with staged features)", contents["backbones"]),
         ("data sets (and folders of images, Parquet files, hf:OWNER/NAME)", contents["data"]),

@@ -107,7 +107,8 @@ def _gallery(run: Path) -> "list[list[Neighbor]]":
     from relatum.cli.arguments import device_of, precision_of, recipe_of
     from relatum.evaluation.retrieval import nearest
     from relatum.networks.export import load_encoder
-    from relatum.recipes.building import encoder_of, measurer_of, prepare
+    from relatum.recipes.building import measurer_of, prepare
+    from relatum.recipes.trained import encoder_of
     from relatum.reports.page import Neighbor, png_of
 
     recipe = recipe_of(run)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from relatum.cli.arguments import free, parse, recipe_argument
 from relatum.cli.errors import Interrupted
+from relatum.core import plugins
 
 USAGE = "RECIPE [SETTING] [--run DIR] [--resume] [--profile] [--optim.lr 1e-3 ...]"
 
@@ -48,4 +49,4 @@ def resuming(args: Sequence[str], folder: Path) -> str:
     """The command that goes on with the run in `folder`, which the words `args` began."""
     words = [word for i, word in enumerate(args) if word not in ("--run", "--resume") and args[i - 1 : i] != ["--run"]]
     words = [word for word in words if not word.startswith("--run=")]
-    return shlex.join(["relatum", "train", *words, "--run", str(folder), "--resume"])
+    return shlex.join(["relatum", "train", *words, *plugins.words(), "--run", str(folder), "--resume"])

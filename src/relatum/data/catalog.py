@@ -1,6 +1,10 @@
 """The facts of every named data set, in one table. Neither torch nor NumPy is needed to read it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from relatum.core.plugins import Registry
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -152,3 +156,7 @@ CATALOG: dict[str, NamedSet] = {
     ),
 }
 """Every named data set."""
+
+ADDED: Registry[Callable[[Path], object]] = Registry("data set", {})
+"""Data sets of others: a name -> a function of the folder of named sets (`data.root`) that gives what `sources.of`
+takes."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from relatum.data import trees
-from relatum.data.catalog import CATALOG, NamedSet, Statistics
+from relatum.data.catalog import ADDED, CATALOG, NamedSet, Statistics
 from relatum.data.decoding import suffixes
 from relatum.data.digits import digits
 from relatum.data.downloads import fetch
@@ -24,6 +24,8 @@ from relatum.data.parquet import parquet
 from relatum.data.residency import BUDGET, OnBadImage, Residence, Settled, Wish, settle
 
 log = logging.getLogger(__name__)
+
+GIVEN = "python:"  # what the name begins with, in Records, of data that was given to `fit` as an object
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,46 @@ def from_dataset(
     return _source(name, listing, settle(name, listing, Wish(resident=resident)), None)
 
 
+def of(data: Any, name: str = "") -> Source:
+    """A data set of whatever holds images: what `fit` and registered data sets take.
+
+    Args:
+        data: a `Source`; images as uint8 tensors (n, c, h, w); a torch Dataset (see `from_dataset`); (images, labels);
+            or a pair of one of these, (training, test).
+        name: what it is called in Records; "tensors" or "dataset" by default.
+
+    Raises:
+        ValueError: for anything else, and as `from_tensors` and `from_dataset`.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, tuple | list) and len(data) == 2:
+        train, test = data
+        if isinstance(train, Dataset) and isinstance(test, Dataset):
+            return from_dataset(train, test, name=name or "dataset")
+        both = [_images_and_labels(part) for part in (train, test)]
+        if all(part is not None for part in both) and not (isinstance(test, Tensor) and test.ndim == 1):
+            (images, labels), (others, their) = both  # type: ignore[misc]  # neither is None
+            return from_tensors(images, labels, test_images=others, test_labels=their, name=name or "tensors")
+    found = _images_and_labels(data)
+    if found is not None:
+        return from_tensors(*found, name=name or "tensors")
+    if isinstance(data, Dataset):
+        return from_dataset(data, name=name or "dataset")
+    raise ValueError(
+        f"the data is a {type(data).__name__}; expected a torch Dataset, images as a uint8 tensor (n, c, h, w), "
+        "(images, labels), a pair (training, test) of one of these, or a relatum.Source."
+    )
+
+
+def _images_and_labels(data: Any) -> tuple[Tensor, Tensor | None] | None:
+    if isinstance(data, Tensor):
+        return data, None
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        return data[0], data[1]
+    return None
+
+
 def _part(what: str, images: Tensor, labels: Tensor | None) -> ResidentImages:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ValueError(
@@ -219,6 +261,15 @@ def _source(name: str, listing: Listing, settled: Settled, statistics: Statistic
 def _find(name: str, root: Path, labels: str, together: bool) -> Listing:
     if name in CATALOG:
         return _named(name, CATALOG[name], root)
+    if name in ADDED:
+        made = of(ADDED[name](root), name)
+        return Listing(made.train, made.test, made.classes)
+    if name.startswith(GIVEN):
+        raise FileNotFoundError(
+            f"{name} is data that was given in Python, as fit(recipe, run, data=...), and has no name here: register "
+            "what makes it, @relatum.register_data('my-data'), and name that file by --plugin; or choose other data "
+            "with --data.source."
+        )
     if name.startswith("hf:"):
         return hub(name.removeprefix("hf:"), root)
     path = Path(name).expanduser()
@@ -233,10 +284,10 @@ def _find(name: str, root: Path, labels: str, together: bool) -> Listing:
         return trees.single(path)
     if any(sign in name for sign in "*?["):
         return trees.pattern(str(path), labels)
-    near = get_close_matches(name, CATALOG, 1)
+    near = get_close_matches(name, [*CATALOG, *ADDED], 1)
     raise FileNotFoundError(
-        f"no data set {name!r}: neither one of {', '.join(CATALOG)}, nor a folder, .zip, image, pattern or Parquet "
-        f"file, nor hf:OWNER/NAME" + (f"; did you mean {near[0]}?" if near else "")
+        f"no data set {name!r}: neither one of {', '.join([*CATALOG, *ADDED])}, nor a folder, .zip, image, pattern or "
+        f"Parquet file, nor hf:OWNER/NAME" + (f"; did you mean {near[0]}?" if near else "")
     )
 
 

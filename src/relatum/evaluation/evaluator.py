@@ -18,9 +18,9 @@ Reading = Literal["embedding", "logits", "stages", "pixels", "untrained", "heads
 the positions (as "stage1", "stage2", ...); the normalized pixels; the features before training; the scores of each
 classifier that is trained beside the backbone's (as "head:NAME")."""
 
-Encoders = Literal["any", "two-views", "classifier", "heads"]
+Encoders = Literal["any", "two-views", "classifier", "heads", "staged"]
 """Which encoders an evaluator is for: all, those that learned from two views of an image, those that classify,
-those that just were trained with classifiers beside their own."""
+those that just were trained with classifiers beside their own, those that have stages."""
 
 
 class Labels(NamedTuple):

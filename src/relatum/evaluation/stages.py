@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from relatum.evaluation.evaluator import Evaluator, Measured, Reading, Subject
+from relatum.evaluation.evaluator import Encoders, Evaluator, Measured, Reading, Subject
 from relatum.evaluation.knn import KNN
 
 
@@ -13,6 +13,7 @@ class Stages(Evaluator):
 
     reads_train: ClassVar[tuple[Reading, ...]] = ("stages",)
     reads_test: ClassVar[tuple[Reading, ...]] = ("stages",)
+    encoders: ClassVar[Encoders] = "staged"
     like: ClassVar[str] = "knn"
     prefix: ClassVar[str | None] = ""
 

@@ -36,6 +36,7 @@ MISSING = {
     "two-views": "training did not compare two views of an image",
     "classifier": "the encoder has no classifier",
     "heads": "there is no classifier that was trained beside the backbone's, as right after training by sd or dml",
+    "staged": "the encoder has no stages",
 }
 """Why an encoder is none that an evaluator is for."""
 
@@ -102,6 +103,7 @@ class Measurer:
         evaluators: options by name; those left out have their defaults.
         run: names of what is measured at the end.
         untrained: makes the encoder before training.
+        staged: whether the encoder has stages.
         adapted: what else had to change for these images, in words.
     """
 
@@ -119,6 +121,7 @@ class Measurer:
     run: tuple[str, ...] = DEFAULT_RUN
     untrained: Callable[[], Backbone] | None = None
     heads: bool = False
+    staged: bool = True
     adapted: tuple[str, ...] = ()
 
     @property
@@ -150,6 +153,7 @@ class Measurer:
                 options[name] = fitting
         kinds = {"any", *(["two-views"] if self.two_views else []), *(["classifier"] if self.outputs else [])}
         kinds |= {"heads"} if self.heads else set()
+        kinds |= {"staged"} if self.staged else set()
         run: dict[str, Evaluator] = {}
         notices = list(self.adapted)
         left_out: dict[str, list[str]] = {}

@@ -1,7 +1,9 @@
 """What every method is: views of images in, named loss terms out."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,6 +57,8 @@ class Method(nn.Module, ABC):
         for name, value in said.items():
             if value is not None:
                 setattr(cls, name, value)
+        if "losses" in vars(cls):
+            cls.losses = _takes_tensors(cls.losses)  # type: ignore[method-assign]
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -63,7 +67,14 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The loss terms, named and weighted: training minimizes their sum and logs each."""
+        """The loss terms, named and weighted: training minimizes their sum and logs each.
+
+        A method on two views that needs no labels also takes plain tensors, `losses((x1, x2))`, as
+        `Batch.unlabeled(x1, x2)`.
+
+        Raises:
+            TypeError: for another thing that is no Batch, with what a Batch is.
+        """
 
     def after_step(self, progress: float) -> None:
         """What follows an optimizer step: momentum copies, queues, banks.
@@ -90,3 +101,30 @@ class Method(nn.Module, ABC):
         peers of mutual learning.
         """
         return {}
+
+
+def _takes_tensors(losses: Callable[..., Any]) -> Callable[..., Any]:
+    """The same `losses`, for what loops of others have at hand too: a tuple of views."""
+
+    @wraps(losses)
+    def taking(self: Method, batch: Any) -> Any:
+        return losses(self, batch if isinstance(batch, Batch) else _batch_of(self, batch))
+
+    return taking
+
+
+def _batch_of(method: Method, given: Any) -> Batch:
+    views = tuple(given) if isinstance(given, tuple | list) else ()
+    images = bool(views) and all(isinstance(view, Tensor) and view.ndim == 4 for view in views)
+    if images and len(views) == 2 and method.pairing == "two-views" and not method.needs_labels:
+        return Batch.unlabeled(*views)
+    count = {"single": 1, "triples": 3}.get(method.pairing, 2)
+    names = ", ".join(f"x{i}" for i in range(1, count + 1))
+    found = f"{len(views)} things" if views else f"a {type(given).__name__}"
+    raise TypeError(
+        f"losses of {type(method).__name__} takes a Batch, and was given {found}. A Batch has views, {count} tensor(s) "
+        f"n x c x h x w of images less mean over std; labels, a class for each image in each view, {count} x n; and "
+        f"index, the number of each image in the training set, {count} x n: "
+        f"relatum.Batch(({names}{',' if count == 1 else ''}), labels.expand({count}, -1), "
+        f"index.expand({count}, -1)). Without labels, Batch.unlabeled({names})."
+    )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from relatum.core.files import write_durably
 from relatum.networks.backbones import Backbone, Stem
-from relatum.networks.registered import build_backbone
+from relatum.networks.registered import NoBuilderError, build_backbone
 from relatum.networks.script import script
 from relatum.networks.small_networks import SMALL_NETWORKS, defined_in
 
@@ -133,6 +133,8 @@ def rebuilt(
                 patch_size=info.patch_size,
             )
         backbone.model.load_state_dict(weights)
+    except NoBuilderError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     return backbone.eval(), info
@@ -209,6 +211,8 @@ def load_encoder(path: str | Path, backbone: Backbone | None = None) -> tuple[Ba
         )
     try:
         return rebuilt(json.loads(header["relatum"]), state, backbone)
+    except NoBuilderError:
+        raise
     except ValueError as error:
         raise ValueError(
             f"the weights and the description in {file} do not agree ({error}); export the encoder again"

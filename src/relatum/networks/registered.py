@@ -12,6 +12,13 @@ from relatum.networks.backbones import BACKBONES, Backbone, Stem
 from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.networks.wrapping import Wrapped
 
+WRAPPED = "wrapped:"  # what the name of a module begins with that was wrapped in Python
+
+
+class NoBuilderError(ValueError):
+    """A name that builds no backbone here."""
+
+
 BUILDERS: Registry[Callable[..., nn.Module]] = Registry("backbone", {})
 """Registered backbones: a name -> a function that gives the module, or `Backbone.wrap` of it. It is called with those
 of the keywords `num_classes`, `in_channels`, `size` (the side of the images in pixels) and `pretrained` that it has."""
@@ -36,26 +43,31 @@ def build_backbone(
         stem, num_classes, in_channels, pretrained, img_size, patch_size: as for `Backbone`.
 
     Raises:
-        ValueError: as `Backbone`; for a stem that a registered one has not; for a module that was wrapped, and has no
-            name that builds it.
+        NoBuilderError: for an unknown name, and for a module that was wrapped, which no name builds.
+        ValueError: as `Backbone`, and for a stem that a registered one has not.
     """
-    if name.startswith("wrapped:"):
-        raise ValueError(
+    if name.startswith(WRAPPED):
+        raise NoBuilderError(
             f"{name} is a module that was wrapped in Python, and no name builds it: give it as "
             "fit(recipe, run, backbone=Backbone.wrap(...)) and load_encoder(run, backbone), or register what makes it, "
-            f"@relatum.register_backbone('my-{name.removeprefix('wrapped:').lower()}'), and name "
-            "that file in RELATUM_PLUGINS"
+            f"@relatum.register_backbone('my-{name.removeprefix(WRAPPED).lower()}'), and name that file by --plugin"
         )
     if name in BACKBONES or name in SMALL_NETWORKS or name not in BUILDERS:
-        return Backbone(
-            name,
-            stem=stem,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            pretrained=pretrained,
-            img_size=img_size,
-            patch_size=patch_size,
-        )
+        try:
+            return Backbone(
+                name,
+                stem=stem,
+                num_classes=num_classes,
+                in_channels=in_channels,
+                pretrained=pretrained,
+                img_size=img_size,
+                patch_size=patch_size,
+            )
+        except ValueError as error:
+            if not str(error).startswith("unknown backbone"):
+                raise
+            hint = f"; registered are {', '.join(BUILDERS)}" if BUILDERS else ""
+            raise NoBuilderError(f"{error}{hint}. If it is of a plugin, name its file: --plugin FILE.") from None
     if stem != "imagenet":
         raise ValueError(
             f"stem is {stem!r}, and {name} is a registered backbone, which has no stem to change: choose "

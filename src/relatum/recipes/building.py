@@ -1,9 +1,10 @@
 """What a recipe makes of data and methods: its images, its batches, its method, its Measurer."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,19 +18,62 @@ from relatum.data.images import Images, check_labels, first, split
 from relatum.data.listing import Listing
 from relatum.data.loading import Loader
 from relatum.data.residency import common_shape
-from relatum.data.sources import Source
+from relatum.data.sources import GIVEN, Source
 from relatum.measurement.evaluators import EVALUATORS
 from relatum.measurement.measurer import Measurer, PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.networks.backbones import Backbone, takes_size
-from relatum.networks.export import is_encoder, load_encoder
+from relatum.networks.export import is_encoder
 from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
+from relatum.recipes.trained import encoder_of, load_teacher, start_from
 
 log = logging.getLogger(__name__)
 
 SPLIT_SEED = 0  # the held-out part, and the fixed part of a set, are the same in all runs, whatever their seed
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects in the place of what a recipe names.
+
+    Attributes:
+        source: the images; None for those of the recipe.
+        backbone: what is trained, as it is at the start: a run trains a copy. None for that of the recipe.
+    """
+
+    source: Source | None = None
+    backbone: Backbone | None = None
+
+    def said_in(self, recipe: Recipe) -> Recipe:
+        """The recipe with their names in the place of its own.
+
+        Raises:
+            ValueError: the recipe names initial weights for a backbone that has its own.
+        """
+        if self.source is not None:
+            plain = self.source.name in ("tensors", "dataset")
+            named = f"{GIVEN}{self.source.name}" if plain else self.source.name
+            recipe = replace(recipe, data=replace(recipe.data, source=named))
+        if self.backbone is None:
+            return recipe
+        if recipe.model.initial:
+            raise ValueError(
+                f"model.initial is {recipe.model.initial!r}, and the backbone was given with its weights; give it those"
+                " with load_encoder(path, backbone), and leave model.initial out."
+            )
+        model = replace(
+            recipe.model,
+            name=self.backbone.name,
+            stem=self.backbone.stem,
+            patch_size=self.backbone.patch_size,
+            pretrained=False,
+        )
+        return replace(recipe, model=model)
+
+
+NOTHING = Given()
 
 
 class Prepared(NamedTuple):
@@ -41,6 +85,7 @@ class Prepared(NamedTuple):
         held_out: the part of the training images that it does not see; None where nothing is held out.
         batch_size: the recipe's, or as many images as there are; 0 for the recipe's.
         notices: what had to change for these images, in words.
+        backbone: what is trained in the place of the recipe's; None for that.
     """
 
     source: Source
@@ -48,6 +93,7 @@ class Prepared(NamedTuple):
     held_out: Images | None
     batch_size: int = 0
     notices: tuple[str, ...] = ()
+    backbone: Backbone | None = None
 
     @property
     def labeled(self) -> bool:
@@ -55,12 +101,13 @@ class Prepared(NamedTuple):
         return bool((self.train.labels >= 0).all())
 
 
-def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> Prepared:
+def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None, given: Given = NOTHING) -> Prepared:
     """Load, cut and split the images, and refuse what the recipe cannot be trained on before any image is decoded.
 
     Args:
         recipe: says which images.
         check: what else is to be refused of the images as they are listed, such as `trial.of`.
+        given: objects in the place of what the recipe names.
 
     Raises:
         FileNotFoundError, ValueError: as `sources.load`; labels that the method needs and the data lacks.
@@ -73,14 +120,18 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
         if check is not None:
             check(listing)
 
-    source = sources.load(
-        data.source,
-        root=data.root,
-        on_bad_image=data.on_bad_image,
-        resident=data.resident,
-        labels=data.labels,
-        check=refuse,
-    )
+    if given.source is not None:
+        source = given.source
+        refuse(Listing(source.train, source.test, source.classes))
+    else:
+        source = sources.load(
+            data.source,
+            root=data.root,
+            on_bad_image=data.on_bad_image,
+            resident=data.resident,
+            labels=data.labels,
+            check=refuse,
+        )
     images, held_out = cut(recipe, source)
     size = batch_size_for(recipe, images.labels)
     notices = []
@@ -91,7 +142,7 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None) -> P
             f"{source.name} has no test images: {len(held_out):,} of its {len(images) + len(held_out):,} are held out "
             "to measure by (--data.test-share 0 trains on all of them, and measures nothing that needs others)."
         )
-    prepared = Prepared(source, images, held_out, size, tuple(notices))
+    prepared = Prepared(source, images, held_out, size, tuple(notices), given.backbone)
     # Once more: bad images may have been left out, and sizes are known of all now.
     _refuse(recipe, images.labels, source.classes, source.size)
     if source.size is None and recipe.data.resident != "no":
@@ -225,104 +276,63 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     """
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
+    classes = len(source.classes) if METHODS[recipe.method.name].classifies else 0
     initial = encoder_of(model.initial) if model.initial else None
     ours = initial is None or initial.parent == Path(model.initial) or is_encoder(initial)
-    backbone = build_backbone(
-        model.name,
-        stem=model.stem,
-        num_classes=len(source.classes) if METHODS[recipe.method.name].classifies else 0,
-        in_channels=len(source.mean),
-        size=recipe.data.view.size,
-        pretrained=model.pretrained if initial is None else False if ours else initial,
-        img_size=recipe.data.view.size if takes_size(model.name) else None,
-        patch_size=model.patch_size,
-    )
+    if prepared.backbone is not None:
+        backbone = _copy_of(prepared.backbone, classes, len(source.mean))
+    else:
+        backbone = build_backbone(
+            model.name,
+            stem=model.stem,
+            num_classes=classes,
+            in_channels=len(source.mean),
+            size=recipe.data.view.size,
+            pretrained=model.pretrained if initial is None else False if ours else initial,
+            img_size=recipe.data.view.size if takes_size(model.name) else None,
+            patch_size=model.patch_size,
+        )
     for number in range(recipe.data.view.large_crops + recipe.data.view.small_crops):
         size = recipe.data.view.of(number).size
         backbone.refuse_images_of(backbone.in_channels, size, size)
     if initial is not None and ours:
-        _start_from(backbone, initial)
+        start_from(backbone, initial)
     method = build_method(
         recipe.method,
         backbone,
         num_samples=len(prepared.train),
-        load_teacher=lambda path: load_teacher(
-            path,
-            source,
-            recipe.data.view.size,
-            decoded=decoded,
-            compares_classes=METHODS[recipe.method.name].classifies,
-        ),
+        load_teacher=lambda path: load_teacher(path, source, recipe.data.view.size, decoded=decoded),
     )
     method.refuse_batch(prepared.batch_size or recipe.data.batch_size)
     return method
 
 
-def encoder_of(path: str) -> Path:
-    """The weights that a run folder, or the path of a file, names."""
-    return Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
-
-
-def load_teacher(
-    path: str, source: Source, size: int, *, decoded: bool = True, compares_classes: bool = True
-) -> Backbone:
-    """The trained network of a run folder, checked against the data that its student will see.
-
-    Args:
-        path: the run folder, or a file of an encoder.
-        source: the data.
-        size: of the view, in pixels.
-        decoded: whether the mean and deviation of the data are known.
-        compares_classes: whether its student has classes; for one without, the teacher may have any, or none.
+def _copy_of(backbone: Backbone, classes: int, channels: int) -> Backbone:
+    """A backbone that was given, which stays as it is.
 
     Raises:
-        FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalization or size.
+        ValueError: for other classes or channels than the images and the method need.
     """
-    teacher, info = load_encoder(encoder_of(path))
-    expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
-    found = (info.num_classes, info.mean, info.std, info.size)
-    for what, a, b in zip(("classes", "mean", "std", "size"), found, expected):
-        if (what in ("mean", "std") and not decoded) or (what == "classes" and not compares_classes):
-            continue
-        same = torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), atol=1e-4)
-        if not same:
+    for what, found, expected in (
+        ("num_classes", backbone.num_classes, classes),
+        ("in_channels", backbone.in_channels, channels),
+    ):
+        if found != expected:
+            why = "the method trains no classifier" if what == "num_classes" and not expected else "the data has them"
             raise ValueError(
-                f"the teacher {path} was trained with {what} {a}, and its student is to be trained with {b}: it would "
-                "see other images than it knows. Train the teacher on the same data, or the student as the teacher was."
+                f"the backbone {backbone.name} has {what}={found}; expected {expected}, since {why}: make it with "
+                f"{what}={expected}."
             )
-    for number, (known, given) in enumerate(zip(info.classes or (), source.classes) if compares_classes else ()):
-        if known != given:
-            raise ValueError(
-                f"class {number} is {known!r} to the teacher {path} and {given!r} in the data of its student: it would "
-                "teach the wrong classes. Train the teacher on data with the same classes in the same order."
-            )
-    return teacher
-
-
-def _start_from(backbone: Backbone, path: Path) -> None:
-    """Copy all weights but the classifier's from a file of an encoder of the same architecture."""
-    donor, info = load_encoder(path)
-    if (info.architecture, info.stem, info.patch_size) != (backbone.name, backbone.stem, backbone.patch_size):
-        found, wanted = (
-            f"{name} with stem {stem}" + (f" and patches of {patch}" if patch else "")
-            for name, stem, patch in (
-                (info.architecture, info.stem, info.patch_size),
-                (backbone.name, backbone.stem, backbone.patch_size),
-            )
-        )
-        patch = f" --model.patch-size {info.patch_size}" if info.patch_size != backbone.patch_size else ""
-        raise ValueError(
-            f"{path} holds {found}; expected {wanted}: choose --model.name {info.architecture} "
-            f"--model.stem {info.stem}{patch}."
-        )
-    own = backbone.model.state_dict()
-    kept = {k: v for k, v in donor.model.state_dict().items() if k in own and own[k].shape == v.shape}
-    missing, _ = backbone.model.load_state_dict(kept, strict=False)
-    log.info("started from %s; fresh: %s", path, ", ".join(missing) or "nothing")
+    return copy.deepcopy(backbone)
 
 
 def measurer_of(
-    recipe: Recipe, prepared: Prepared, device: torch.device, precision: PrecisionContext = nullcontext
+    recipe: Recipe,
+    prepared: Prepared,
+    device: torch.device,
+    precision: PrecisionContext = nullcontext,
+    *,
+    staged: bool = True,
 ) -> Measurer:
     """What measures the encoders of a recipe.
 
@@ -331,6 +341,7 @@ def measurer_of(
         prepared: the recipe's images.
         device: where the encoder is.
         precision: makes the context in which the encoder runs, as in training.
+        staged: whether the encoder has stages.
     """
     data, evaluation, method = recipe.data, recipe.evaluation, METHODS[recipe.method.name]
     measurer = Measurer(
@@ -340,6 +351,7 @@ def measurer_of(
         view=data.view,
         two_views=method.pairing == "two-views",
         outputs=len(prepared.source.classes) if method.classifies else 0,
+        staged=staged,
         device=device,
         precision=precision,
         batch_size=evaluation.batch_size,

@@ -1,5 +1,6 @@
 """Every recipe and every setting by the name that the command line uses."""
 
+from relatum.core.plugins import Registry
 from relatum.recipes.contrastive import DISTILLED, PAPER, SHARED, SUPERVISED_CONTRAST
 from relatum.recipes.demo import DEMO
 from relatum.recipes.distill import CORSD, FROM_A_TEACHER, LARGE, SELF_DISTILLATION, SUPERVISED
@@ -10,7 +11,7 @@ from relatum.recipes.settings import SETTINGS
 
 __all__ = ["RECIPES", "SETTINGS"]
 
-RECIPES: dict[str, Entry] = {
+_RECIPES: dict[str, Entry] = {
     **DEMO,
     **PHOTOS,
     **SHARED,
@@ -24,4 +25,5 @@ RECIPES: dict[str, Entry] = {
     **CORSD,
     **LARGE,
 }
+RECIPES: Registry[Entry] = Registry("recipe", _RECIPES)
 """Every recipe: `RECIPES["simclr"]()` gives it, `RECIPES["simclr"].doc` says where it comes from."""

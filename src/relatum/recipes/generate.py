@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from relatum.data.catalog import CATALOG
+from relatum.data.catalog import ADDED, CATALOG
+from relatum.measurement.evaluators import EVALUATORS
 from relatum.methods import METHODS
 from relatum.networks.backbones import BACKBONES
+from relatum.networks.registered import BUILDERS
 from relatum.networks.small_networks import SMALL_NETWORKS
 from relatum.recipes import index
 from relatum.recipes.catalog import RECIPES, SETTINGS
@@ -25,19 +27,26 @@ def main() -> None:
     STUB.write_text(stub_text(), encoding="utf-8")
 
 
-def index_text() -> str:
-    """The content of `index.json`; a recipe is a line."""
+def index_tree() -> dict[str, dict[str, Any]]:
+    """What there is, of every kind: a name, and what is known of it without torch."""
     recipes = {
         name: {"task": entry.task, "doc": entry.doc, "tree": to_dict(entry())} for name, entry in RECIPES.items()
     }
-    tree: dict[str, dict[str, Any]] = {
+    return {
         "recipes": recipes,
         "settings": {name: _first_line(setting) for name, setting in SETTINGS.items()},
         "methods": {name: _method(name) for name in METHODS},
         "relations": {name: _first_line(getattr(make, "func", make)) for name, make in RELATIONS.items()},
-        "backbones": dict.fromkeys([*BACKBONES, *SMALL_NETWORKS], ""),
-        "data": {name: facts.about for name, facts in CATALOG.items()},
+        "backbones": dict.fromkeys([*BACKBONES, *SMALL_NETWORKS, *BUILDERS], ""),
+        "data": {name: facts.about for name, facts in CATALOG.items()}
+        | {name: _first_line(make) for name, make in ADDED.items()},
+        "evaluators": {name: _first_line(kind) for name, kind in EVALUATORS.items()},
     }
+
+
+def index_text() -> str:
+    """The content of `index.json`; a recipe is a line."""
+    tree = index_tree()
     parts = []
     for what, rows in tree.items():
         lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in rows.items())
@@ -46,7 +55,7 @@ def index_text() -> str:
 
 
 def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return next(iter((thing.__doc__ or "").strip().splitlines()), "")
 
 
 def _method(name: str) -> dict[str, Any]:
@@ -117,6 +126,8 @@ class MethodOptions:
 _TAIL = """@overload
 def options(name: str) -> Any: ...
 def options_of(name: str) -> type[Any]: ...
+def forget() -> None: ...
+def current(chosen: MethodOptions) -> MethodOptions: ...
 def held(annotation: Any) -> Any: ...
 def relation_options() -> dict[str, Any]: ...
 def takes_relation(annotation: Any) -> bool: ...

@@ -12,13 +12,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from relatum.core import plugins
+
 FILE = Path(__file__).with_name("index.json")
 
 
-@cache
 def contents() -> Mapping[str, Any]:
-    """The whole index: recipes, settings, methods, relations, backbones, data sets."""
+    """The whole index: recipes, settings, methods, relations, backbones, data sets; those of plugins, too.
+
+    Where there are plugins, they are loaded for it, and torch is waited for.
+    """
+    return _with_plugins(tuple(plugins.wanted())) if plugins.wanted() else shipped()
+
+
+@cache
+def shipped() -> Mapping[str, Any]:
+    """The index of what Relatum brings."""
     return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+@cache
+def _with_plugins(wanted: tuple[str, ...]) -> Mapping[str, Any]:
+    from relatum.recipes import generate
+
+    plugins.load()
+    return generate.index_tree()
 
 
 def recipe_names() -> list[str]:

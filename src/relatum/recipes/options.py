@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import docstring_parser
 import pydantic
+import torch
 import tyro
 
 from relatum.methods import METHODS, Method
@@ -46,9 +47,29 @@ def held(annotation: Any) -> Any:
 
 def _default(parameter: inspect.Parameter) -> Any:
     if isinstance(parameter.default, Relation):
-        wanted = type(parameter.default)
-        return next(name for name, make in RELATIONS.items() if getattr(make, "func", make) is wanted)
+        return _name_of(parameter.default)
     return "" if parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def forget() -> None:
+    """Make the options of all methods anew when they are next asked for: another relation or method was added."""
+    options_of.cache_clear()
+
+
+def _name_of(relation: Relation) -> str:
+    """The name that builds a relation with the options that it has by default.
+
+    Raises:
+        ValueError: no name does.
+    """
+    for name, make in RELATIONS.items():
+        if getattr(make, "func", make) is type(relation):
+            return name
+    kind = type(relation).__name__
+    raise ValueError(
+        f"{kind} is a relation without a name, and a recipe holds names: register it, @relatum.register_relation("
+        f"{kind.lower()!r}), and write that name in its place."
+    )
 
 
 def relation_options() -> dict[str, Any]:
@@ -94,6 +115,18 @@ def options_of(name: str) -> type[Any]:
     return made
 
 
+def current(chosen: MethodOptions) -> MethodOptions:
+    """The same options, as the relations that are registered now let them be: others may have been added since."""
+    kind = options_of(chosen.name)
+    if type(chosen) is kind:
+        return chosen
+    known = {field.name for field in dataclasses.fields(kind)}
+    made: MethodOptions = kind(
+        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen) if f.name in known}
+    )
+    return made
+
+
 def _class_name(method: type[Method]) -> str:
     return f"{method.__name__}Options"
 
@@ -116,7 +149,24 @@ def options(name: str, **chosen: Any) -> Any:
     for key in chosen:
         if key not in known:
             raise ValueError(f"the method {name!r} has no option {key!r}; {did_you_mean(key, sorted(known))}")
+        _refuse_object(key, chosen[key])
     return options_of(name)(**chosen)
+
+
+def _refuse_object(option: str, value: Any) -> None:
+    """A recipe holds plain values, which a file can hold too."""
+    if isinstance(value, Relation):
+        name = _name_of(value)
+        raise ValueError(
+            f"{option} is the object {value!r}, and a recipe holds names: write {option}={name!r}, and the options of "
+            "the relation as relation_eps=... and its like."
+        )
+    if isinstance(value, torch.nn.Module):
+        raise ValueError(
+            f"{option} is the object {type(value).__name__}, and a recipe holds names: a run folder, a file of an "
+            f"encoder, or timm:NAME. In a loop of your own the method takes the object: "
+            f"relatum.METHODS[...](backbone, {option}=...)."
+        )
 
 
 def _read(given: Any) -> MethodOptions:
@@ -162,7 +212,7 @@ def build_method(
                 )
             given[name] = load_teacher(value)
         elif isinstance(value, str) and takes_relation(hints[name]):
-            given[name] = build_relation(value, {k: fields[k] for k in relation_options() if fields[k] is not None})
+            given[name] = build_relation(value, {k: fields[k] for k in relation_options() if fields.get(k) is not None})
     if "num_samples" in parameters:
         given["num_samples"] = num_samples
     return method(backbone, **given)

@@ -12,14 +12,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
+from relatum.core import plugins
 from relatum.core.schedules import Schedule
 from relatum.data.pairing import TripleMode
 from relatum.data.views import ClassifierView, ContrastiveView
 from relatum.methods import METHODS
-from relatum.recipes.evaluation import Evaluation
+from relatum.recipes import evaluation as measuring
+from relatum.recipes.evaluation import READING, Evaluation, evaluation_of
 from relatum.recipes.index import did_you_mean
 from relatum.recipes.limits import check
-from relatum.recipes.options import AnyOptions, MethodOptions, options, options_of
+from relatum.recipes.options import AnyOptions, MethodOptions, current, options, options_of
 from relatum.recipes.text import read_tree, shortened, write_tree
 from relatum.reports.records import flat
 
@@ -162,9 +164,12 @@ class Recipe:
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: Annotated[Evaluation, *READING] = field(default_factory=Evaluation)
 
     def __post_init__(self) -> None:
+        # What plugins have added since these were made has options here, too.
+        object.__setattr__(self, "method", current(self.method))
+        object.__setattr__(self, "evaluation", measuring.current(self.evaluation))
         check(self)
 
 
@@ -187,6 +192,7 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: for an unknown field, method or relation, or a value of the wrong type, each with what was expected.
     """
+    plugins.load()
     method = tree.get("method")
     name = method.get("name") if isinstance(method, Mapping) else None
     if not isinstance(name, str) or name not in METHODS:
@@ -195,9 +201,12 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
             if isinstance(name, str)
             else f"expected one of {', '.join(sorted(METHODS))}."
         )
-        raise ValueError(f"method.name is {shortened(name)}; {hint}")
+        raise ValueError(f"method.name is {shortened(name)}; {hint} {OF_A_PLUGIN}")
     chosen: MethodOptions = _validated(pydantic.TypeAdapter(options_of(name)), method, "method.")
-    recipe = _validated(_ADAPTER, {**tree, "method": chosen}, "")
+    parts: dict[str, Any] = {**tree, "method": chosen}
+    if isinstance(tree.get("evaluation"), Mapping):
+        parts["evaluation"] = _validated(pydantic.TypeAdapter(evaluation_of()), tree["evaluation"], "evaluation.")
+    recipe = _validated(_ADAPTER, parts, "")
     _refuse_unknown(tree, to_dict(recipe), "")
     return recipe
 
@@ -249,6 +258,7 @@ def _said(error: Any, path: str) -> str:
     return f"{where}: {error['msg']} (found {shortened(error['input'])})"
 
 
+OF_A_PLUGIN = "If it is of a plugin, name its file: --plugin FILE."
 _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -257,7 +267,8 @@ def _refuse_unknown(given: Any, known: Any, path: str) -> None:
     if isinstance(given, Mapping) and isinstance(known, Mapping):
         for key, value in given.items():
             if key not in known:
-                raise ValueError(f"there is no field {path}{key}; {did_you_mean(str(key), sorted(known))}")
+                hint = f" {OF_A_PLUGIN}" if path == "evaluation." else ""
+                raise ValueError(f"there is no field {path}{key}; {did_you_mean(str(key), sorted(known))}{hint}")
             _refuse_unknown(value, known[key], f"{path}{key}.")
     elif isinstance(given, list | tuple) and isinstance(known, list):
         for one, other in zip(given, known):

@@ -10,16 +10,19 @@ from relatum.data.listing import Listing
 from relatum.data.sources import Source
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone
-from relatum.recipes.building import Prepared, batch_size_for, batches_of, build, cut
+from relatum.recipes.building import NOTHING, Given, Prepared, batch_size_for, batches_of, build, cut
 from relatum.recipes.recipe import Recipe
 
 
-def of(recipe: Recipe, refuse: Callable[[Method], object] = lambda method: None) -> Callable[[Listing], None]:
+def of(
+    recipe: Recipe, refuse: Callable[[Method], object] = lambda method: None, given: Given = NOTHING
+) -> Callable[[Listing], None]:
     """What `building.prepare` is to check of listed images before a training.
 
     Args:
         recipe: what is to be trained.
         refuse: raises for a method that cannot be trained as the recipe says.
+        given: objects in the place of what the recipe names.
     """
 
     def check(listing: Listing) -> None:
@@ -30,7 +33,7 @@ def of(recipe: Recipe, refuse: Callable[[Method], object] = lambda method: None)
             return  # nothing is to be decoded: the run itself comes to this within the same second
         unknown = (0.0,) * 3  # the mean and the deviation of decoded images, which have three channels
         source = Source(recipe.data.source, train, None, listing.classes, unknown, unknown, None)
-        method = build(recipe, Prepared(source, train, held_out, images), decoded=False)
+        method = build(recipe, Prepared(source, train, held_out, images, backbone=given.backbone), decoded=False)
         size = recipe.data.view.size
         for network in method.modules():
             if isinstance(network, Backbone):

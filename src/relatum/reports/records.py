@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from relatum.core import plugins
 from relatum.core.files import write_durably
 
 log = logging.getLogger(__name__)
@@ -157,14 +158,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what a number depends on."""
+    """The versions of what a number depends on, plugins too."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = ""
-    return found
+    return found | plugins.versions()
 
 
 def commit() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from relatum.core import plugins
 from relatum.recipes.index import did_you_mean
 from relatum.studies import trees
 from relatum.studies.study import Changes, Grid, Selection, Trained, slug
@@ -311,7 +312,8 @@ class _Maker:
 
 def command(cell: Cell) -> list[str]:
     """The command that trains a cell, goes on with it, or finds it done."""
-    return ["relatum", "train", cell.recipe, *trees.words(cell.changes), "--run", str(cell.folder), "--resume"]
+    words = [*trees.words(cell.changes), *plugins.words()]
+    return ["relatum", "train", cell.recipe, *words, "--run", str(cell.folder), "--resume"]
 
 
 def measured_seconds(found: Plan) -> dict[Path, float]:

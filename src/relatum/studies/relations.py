@@ -9,7 +9,7 @@ from relatum.studies.study import Changes, Scale, Study
 _WITHOUT_LABELS = ("simclr", "moco", "byol", "simsiam", "debiased", "supcon")
 """Each has images in two views, and temperatures that were not tuned."""
 
-_RELATIONS = tuple(index.contents()["relations"])
+_RELATIONS = tuple(index.shipped()["relations"])
 """Every relation that there is."""
 
 ROWS: Mapping[str, Changes] = {relation: {"method.relation": relation} for relation in _RELATIONS}

@@ -22,8 +22,9 @@ from relatum.networks.backbones import Backbone, share_batch_statistics
 from relatum.networks.export import describe, load_encoder
 from relatum.networks.memory import Frozen
 from relatum.recipes import building, trial
-from relatum.recipes.building import Prepared
+from relatum.recipes.building import NOTHING, Given, Prepared
 from relatum.recipes.recipe import Recipe
+from relatum.recipes.trained import encoder_of
 from relatum.reports.records import read_record
 from relatum.training.optimizers import build_optimizer
 
@@ -89,8 +90,13 @@ class Assembled:
         return {"teacher": self.teacher, "encoder": plain}
 
 
-def assemble(fabric: Fabric, recipe: Recipe) -> Assembled:
+def assemble(fabric: Fabric, recipe: Recipe, given: Given = NOTHING) -> Assembled:
     """Load the images and make everything that trains, or refuse before any work is lost.
+
+    Args:
+        fabric: the processes, the device and the precision.
+        recipe: what is trained.
+        given: objects in the place of what the recipe names.
 
     Raises:
         FileNotFoundError, ValueError: for data, a teacher or settings that cannot be trained on.
@@ -98,7 +104,7 @@ def assemble(fabric: Fabric, recipe: Recipe) -> Assembled:
     device = fabric.device
     if recipe.train.sync_batchnorm:
         _refuse_shared_statistics_without_gpu(device)
-    prepared = _prepare_in_turns(fabric, recipe)
+    prepared = _prepare_in_turns(fabric, recipe, given)
     loader = building.build_loader(recipe, prepared, device, rank=fabric.global_rank, world_size=fabric.world_size)
     method = building.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
@@ -109,7 +115,9 @@ def assemble(fabric: Fabric, recipe: Recipe) -> Assembled:
     if recipe.train.compile:
         _compile(method)
     optimizer = build_optimizer(method, recipe.optim)
-    measurer = building.measurer_of(recipe, prepared, device, fabric.autocast)
+    measurer = building.measurer_of(
+        recipe, prepared, device, fabric.autocast, staged=bool(method.backbone.stage_channels)
+    )
     return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, teacher_of(recipe))
 
 
@@ -121,7 +129,7 @@ def teacher_of(recipe: Recipe) -> dict[str, Any] | None:
     path = getattr(recipe.method, "teacher", "")
     if not path:
         return None
-    file = building.encoder_of(path)
+    file = encoder_of(path)
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     _, info = load_encoder(file)
@@ -131,15 +139,15 @@ def teacher_of(recipe: Recipe) -> dict[str, Any] | None:
     return {"path": path, "sha256": digest, "classes": classes, "accuracy": accuracy}
 
 
-def _prepare_in_turns(fabric: Fabric, recipe: Recipe) -> Prepared:
+def _prepare_in_turns(fabric: Fabric, recipe: Recipe, given: Given) -> Prepared:
     """The images: the first process of each machine downloads them, the others find them."""
-    check = trial.of(recipe, partial(_refuse_chunks, recipe))
+    check = trial.of(recipe, partial(_refuse_chunks, recipe), given)
     if fabric.local_rank == 0:
-        prepared = building.prepare(recipe, check)
+        prepared = building.prepare(recipe, check, given)
         wait_for_all()
         return prepared
     wait_for_all()
-    return building.prepare(recipe, check)
+    return building.prepare(recipe, check, given)
 
 
 def _refuse_shared_statistics_without_gpu(device: torch.device) -> None:

@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from relatum.core import plugins
 from relatum.core.distributed import first_does, take_buffers_of_first, wait_for_all
+from relatum.data import sources
+from relatum.networks.backbones import Backbone
+from relatum.recipes.building import Given
 from relatum.recipes.recipe import Recipe, from_dict, to_dict
 from relatum.reports.records import Record, commit, read_record
 from relatum.training import processes, run_folder
@@ -42,7 +46,14 @@ class Wishes:
 
 
 def fit(
-    recipe: Recipe, run: Path | str, *, resume: bool = False, profile: bool = False, quiet: bool = False
+    recipe: Recipe,
+    run: Path | str,
+    *,
+    data: Any = None,
+    backbone: Backbone | None = None,
+    resume: bool = False,
+    profile: bool = False,
+    quiet: bool = False,
 ) -> Record | None:
     """Train as the recipe says, measure, and leave everything in a run folder.
 
@@ -52,6 +63,10 @@ def fit(
     Args:
         recipe: everything that decides the run.
         run: the folder; it must not exist, unless `resume`.
+        data: images in the place of those that the recipe names: a torch `Dataset` of pairs (image, class), images as
+            uint8 tensors (n, c, h, w), (images, labels), a pair (training, test) of one of these, or a `Source`.
+        backbone: what is trained in the place of what the recipe names, such as `Backbone.wrap(module)`. A copy of it
+            is: `load_encoder(run, backbone)` then gives it the weights of the run.
         resume: whatever is there, end in a finished run: start one, go on from the last good checkpoint of one, or
             return the Record of one that is finished. What the recipe says of evaluation may have changed.
         profile: write where the time of the first steps goes: `profile.txt`, and `trace.json` for a trace viewer.
@@ -69,37 +84,42 @@ def fit(
         LeaseError: when another process trains in the folder.
         OSError: when the folder cannot be written.
     """
+    plugins.load()
     path, wishes = Path(run), Wishes(profile, quiet)
+    given = Given(None if data is None else sources.of(data), backbone)
+    recipe = given.said_in(recipe)
     if processes.started_from_outside():
         # The others wait for the word of the first: whether there is a run, or it was refused, or is finished.
-        processes.launch(recipe, _open_and_train, to_dict(recipe), path, resume, wishes)
+        processes.launch(recipe, _open_and_train, to_dict(recipe), path, resume, wishes, given)
         return read_record(path) if torch.distributed.get_rank() == 0 else None
     with run_folder.opened(path, recipe, resume) as opened:
         if isinstance(opened, RunFolder):
             # A spawned process gets plain types: the recipe's derived classes cannot be pickled.
-            processes.launch(recipe, _train, to_dict(recipe), opened, wishes)
+            processes.launch(recipe, _train, to_dict(recipe), opened, wishes, given)
         elif not quiet:
             print(f"{path} is finished: its Record stands.")
     return read_record(path)
 
 
-def _open_and_train(fabric: Fabric, tree: Mapping[str, Any], path: Path, resume: bool, wishes: Wishes) -> None:
+def _open_and_train(
+    fabric: Fabric, tree: Mapping[str, Any], path: Path, resume: bool, wishes: Wishes, given: Given
+) -> None:
     """What each of the processes does that were started from outside: the folder is the first one's."""
     with ExitStack() as stack:
         opened = first_does(lambda: stack.enter_context(run_folder.opened(path, from_dict(tree), resume)))
         if isinstance(opened, RunFolder):
-            _train(fabric, tree, opened, wishes)
+            _train(fabric, tree, opened, wishes, given)
         elif fabric.global_rank == 0 and not wishes.quiet:
             print(f"{path} is finished: its Record stands.")
 
 
-def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wishes) -> None:
+def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wishes, given: Given) -> None:
     """A run from its start, or its last checkpoint, to its Record: in each of its processes."""
     recipe = from_dict(tree)
     started_from = commit()  # before the sources can change under a long run
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    parts = assemble(fabric, recipe)
+    parts = assemble(fabric, recipe, given)
     state = first_does(lambda: run.restore(recipe, parts.facts))
     progress = Progress() if state is None else run_folder.load(state, parts.method, parts.optimizer)
     del state  # as large as the weights

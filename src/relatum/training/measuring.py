@@ -34,7 +34,7 @@ def measure_run(run: Path, recipe: Recipe, device: torch.device) -> Measurements
     precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=trained_in == "bf16-mixed")
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    measurer = building.measurer_of(recipe, prepared, device, precision)
+    measurer = building.measurer_of(recipe, prepared, device, precision, staged=bool(backbone.stage_channels))
     knows = backbone.num_classes if info.classes in (None, tuple(prepared.source.classes)) else 0
     measurer = replace(measurer, outputs=knows, heads=False)
     found = measurer.final(backbone.to(device).to(memory_format=torch.channels_last))

@@ -29,6 +29,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.nn.parallel import DistributedDataParallel
 
 from relatum.core.statuses import ProcessLostError
+from relatum.networks.wrapping import Wrapped
 from relatum.recipes.recipe import Recipe
 from relatum.training.hardware import precision_of
 
@@ -87,11 +88,13 @@ def _environment() -> ClusterEnvironment:
 
 
 class PhasesInParallel(DDPStrategy):
-    """DistributedDataParallel for a `Learner`; where its method trains in phases, some parameters have no gradient."""
+    """DistributedDataParallel for a `Learner`, of which some parameters may have no gradient: where its method trains
+    in phases, and in a module of others, whose embedding need not come out of all of it."""
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         # Not for all methods: to find them it walks through the graph in each step.
-        self._ddp_kwargs["find_unused_parameters"] = cast(Any, module).method.trains_in_phases
+        method = cast(Any, module).method
+        self._ddp_kwargs["find_unused_parameters"] = method.trains_in_phases or isinstance(method.backbone, Wrapped)
         return super().setup_module(module)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from relatum.core.files import write_durably
+from relatum.data.sources import GIVEN
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import EncoderInfo, load_encoder, rebuilt
@@ -99,6 +100,8 @@ class RunFolder:
             return None
         _refuse_another(f"a checkpoint in {self.path}", from_yaml(state["recipe"]), recipe)
         _refuse_another_teacher(state.get("teacher"), facts.get("teacher"))
+        if recipe.data.source.startswith(GIVEN):
+            _refuse_other_images(state["encoder"], facts["encoder"])
         return state
 
 
@@ -248,6 +251,16 @@ def _refuse_another_teacher(before: Mapping[str, Any] | None, now: Mapping[str, 
             f"the teacher was replaced: training began with {_named(before)}, and there is {_named(now)} now. Put the "
             "file of the first teacher back, or start a new run folder."
         )
+
+
+def _refuse_other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Images that were given as objects have no name to know them by; their mean and deviation tell them apart."""
+    for what in ("mean", "std", "classes"):
+        if before[what] != now[what]:
+            raise ValueError(
+                f"the images that are given have {what} {now[what]}, and the run was started with images of {what} "
+                f"{before[what]}: give the same images, or start a new run folder."
+            )
 
 
 def _named(teacher: Mapping[str, Any] | None) -> str:
