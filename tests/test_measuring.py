@@ -97,7 +97,11 @@ def test_every_evaluator_runs_alone_and_says_how(name, prepared, backbone):
 
 
 def test_one_loop_gives_what_each_evaluator_gives_alone(prepared, backbone):
-    beside = ("alignment", "heads", "pixels")  # the first needs views, the second a method, and baselines measure pixels too
+    beside = (
+        "alignment",
+        "heads",
+        "pixels",
+    )  # the first needs views, the second a method, and baselines measure pixels too
     run = tuple(name for name in EVALUATORS if name not in beside)
     together = measurer_of(changed(TINY, evaluation={"run": run}), prepared).final(backbone)
     alone = [measurer_of(changed(TINY, evaluation={"run": (name,)}), prepared).final(backbone) for name in run]

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from relatum.evaluation.knn import KNN
 from relatum.measurement.measurer import Measurer
-from relatum.methods import MoCo
+from relatum.methods import METHODS, MoCo
+from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder
 from relatum.recipes.building import prepare
 from relatum.recipes.recipe import Recipe, options, to_yaml
@@ -335,8 +336,10 @@ def test_a_teacher_of_other_classes_is_refused_by_name(teachers):
     source = prepare(TINY).source
     assert load_teacher(str(teachers[0]), source, 16).num_classes == 10
     swapped = dataclasses.replace(source, classes=("1", "0", *source.classes[2:]))
+    teacher = load_teacher(str(teachers[0]), swapped, 16)
+    assert "class 0 is '0' to the teacher" in teacher.why_no_logits
     with pytest.raises(ValueError, match=r"class 0 is '0' to the teacher .* and '1' in the data"):
-        load_teacher(str(teachers[0]), swapped, 16)
+        METHODS["kd"](Backbone("resnet8", stem="cifar", num_classes=10), teacher=teacher)
 
 
 def test_a_run_without_a_teacher_says_so(whole):

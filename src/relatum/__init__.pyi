@@ -103,4 +103,5 @@ from .relations import Euclidean as Euclidean
 from .relations import Jaccard as Jaccard
 from .relations import Relation as Relation
 from .relations import Tanimoto as Tanimoto
+from .reports.records import Record as Record
 from .training.loop import fit as fit

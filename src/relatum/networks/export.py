@@ -172,7 +172,7 @@ def save_encoder(
     file.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
     text = json.dumps(asdict(info))
-    content = save(state, metadata={"relatum": text, "sha256": _checksum(text, state)})
+    content = save(state, metadata={"relatum": text, "sha256": checksum(text, state)})
     write_durably(file, lambda part: part.write(content))
     file.with_suffix(".py").write_text(script(backbone, asdict(info)), encoding="utf-8")
     if backbone.name in SMALL_NETWORKS:
@@ -204,7 +204,7 @@ def load_encoder(path: str | Path, backbone: Backbone | None = None) -> tuple[Ba
         raise ValueError(f"{file} is damaged ({error}); expected safetensors: export the encoder again") from error
     if "relatum" not in header:
         raise ValueError(f"{file} has no description of its model; expected a file written by save_encoder")
-    if header.get("sha256") != _checksum(header["relatum"], state):
+    if header.get("sha256") != checksum(header["relatum"], state):
         raise ValueError(
             f"{file} is damaged: weights and description do not match the checksum in its header. Export the encoder "
             "again, or copy the file again from where it came"
@@ -228,7 +228,7 @@ def is_encoder(path: str | Path) -> bool:
         return False
 
 
-def _checksum(description: str, state: Mapping[str, Tensor]) -> str:
+def checksum(description: str, state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a description and of all tensors, with their names, types and shapes."""
     digest = hashlib.sha256(description.encode())
     for name, tensor in sorted(state.items()):

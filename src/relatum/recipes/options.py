@@ -208,7 +208,8 @@ def build_method(
         if hints[name] is Backbone:
             if not value:
                 raise ValueError(
-                    f"the method {chosen.name!r} needs a {name}; name a run folder with --method.{name} RUN."
+                    f"the method {chosen.name!r} needs a {name}; name a run folder, a file of an encoder, or "
+                    f"timm:NAME with --method.{name} RUN."
                 )
             given[name] = load_teacher(value)
         elif isinstance(value, str) and takes_relation(hints[name]):

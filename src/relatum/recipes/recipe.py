@@ -150,6 +150,8 @@ class Train:
     """Allow chunks of a backbone with batch normalization: its statistics are then those of each chunk."""
     log_every: int = 20
     """Steps between two looks at the loss: each look waits for the device."""
+    tracker: Literal["none", "trackio", "wandb"] = "none"
+    """Tell a tracker, too, beside TensorBoard: pip install 'relatum[trackio]', or 'relatum[wandb]'."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """What a recipe takes from other runs: teachers, and weights to start from."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from relatum.data.sources import Source
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder
+from relatum.networks.teachers import TIMM, Preparation, Teacher, timm_teacher
 
 log = logging.getLogger(__name__)
 
@@ -18,36 +18,43 @@ def encoder_of(path: str) -> Path:
 
 
 def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) -> Backbone:
-    """The trained classifier of a run folder, checked against the data that its student will see.
+    """The encoder of a run folder or file, or one with timm's weights, that sees its student's views as its own images.
+
+    Its logits are kept where it was trained on the classes of the data, in their order.
 
     Args:
-        path: the run folder, or a file of an encoder.
+        path: the run folder, a file of an encoder, or `timm:NAME`.
         source: the data.
         size: of the view, in pixels.
         decoded: whether the mean and deviation of the data are known.
 
     Raises:
-        FileNotFoundError, ValueError: where there is none, or it was made for other classes, normalization or size.
+        FileNotFoundError, OSError, ValueError: where there is none.
     """
-    teacher, info = load_encoder(encoder_of(path))
-    expected = (len(source.classes), tuple(source.mean), tuple(source.std), size)
-    found = (info.num_classes, info.mean, info.std, info.size)
-    for what, a, b in zip(("classes", "mean", "std", "size"), found, expected):
-        if what in ("mean", "std") and not decoded:
-            continue
-        same = torch.allclose(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), atol=1e-4)
-        if not same:
-            raise ValueError(
-                f"the teacher {path} was trained with {what} {a}, and its student is to be trained with {b}: it would "
-                "see other images than it knows. Train the teacher on the same data, or the student as the teacher was."
-            )
-    for number, (known, given) in enumerate(zip(info.classes or (), source.classes)):
+    if path.startswith(TIMM):
+        network, own, classes = timm_teacher(path.removeprefix(TIMM))
+    else:
+        network, info = load_encoder(encoder_of(path))
+        own, classes = Preparation(info.mean, info.std, info.size), info.classes
+    why = _other_classes(path, network.num_classes, classes, source.classes)
+    views = Preparation(tuple(source.mean), tuple(source.std), size) if decoded else own
+    if not why and views.like(own):
+        return network
+    if not views.like(own):
+        log.info("the teacher %s sees the views at %d pixels, with its own normalization", path, own.size)
+    return Teacher(network, views, own, why)
+
+
+def _other_classes(path: str, count: int, classes: Sequence[str] | None, wanted: Sequence[str]) -> str:
+    """Why the logits of a teacher mean nothing to its student; "" where they do."""
+    if not count:
+        return f"the teacher {path} has no classifier"
+    if count != len(wanted):
+        return f"the teacher {path} knows {count} classes, and the data has {len(wanted)}"
+    for number, (known, given) in enumerate(zip(classes or (), wanted)):
         if known != given:
-            raise ValueError(
-                f"class {number} is {known!r} to the teacher {path} and {given!r} in the data of its student: it would "
-                "teach the wrong classes. Train the teacher on data with the same classes in the same order."
-            )
-    return teacher
+            return f"class {number} is {known!r} to the teacher {path}, and {given!r} in the data of its student"
+    return ""
 
 
 def start_from(backbone: Backbone, path: Path) -> None:

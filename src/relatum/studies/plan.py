@@ -20,7 +20,7 @@ from relatum.studies.study import Changes, Grid, Selection, Trained, slug
 if TYPE_CHECKING:
     from relatum.reports.records import Record
 
-INCIDENTAL = ("train.threads", "train.log_every", "data.root", "data.workers", "evaluation.figures")
+INCIDENTAL = ("train.threads", "train.log_every", "train.tracker", "data.root", "data.workers", "evaluation.figures")
 """Fields in which a Record may differ from what the plan would train."""
 
 

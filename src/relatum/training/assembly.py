@@ -19,8 +19,9 @@ from relatum.data.loading import Loader
 from relatum.measurement.measurer import Measurer
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone, share_batch_statistics
-from relatum.networks.export import describe, load_encoder
+from relatum.networks.export import checksum, describe, load_encoder
 from relatum.networks.memory import Frozen
+from relatum.networks.teachers import TIMM
 from relatum.recipes import building, trial
 from relatum.recipes.building import NOTHING, Given, Prepared
 from relatum.recipes.recipe import Recipe
@@ -109,6 +110,7 @@ def assemble(fabric: Fabric, recipe: Recipe, given: Given = NOTHING) -> Assemble
     method = building.build(recipe, prepared)
     if recipe.train.sync_batchnorm:
         method = share_batch_statistics(method)
+    teacher = next((part.network for part in method.modules() if isinstance(part, Frozen)), None)
     method = method.to(device).to(memory_format=torch.channels_last)
     if recipe.train.chunk:
         _encode_in_chunks(method, recipe)
@@ -118,17 +120,26 @@ def assemble(fabric: Fabric, recipe: Recipe, given: Given = NOTHING) -> Assemble
     measurer = building.measurer_of(
         recipe, prepared, device, fabric.autocast, staged=bool(method.backbone.stage_channels)
     )
-    return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, teacher_of(recipe))
+    return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, teacher_of(recipe, teacher))
 
 
-def teacher_of(recipe: Recipe) -> dict[str, Any] | None:
+def teacher_of(recipe: Recipe, network: nn.Module | None) -> dict[str, Any] | None:
     """What tells the teacher of a recipe from any other: path, sha256 of its file, classes, and its top-1 accuracy.
 
-    The accuracy is that of its Record, in percent; None for a file without one. None for a recipe without a teacher.
+    The accuracy is that of its Record, in percent; None for a file without one, and for timm's. None for a recipe
+    without a teacher.
+
+    Args:
+        recipe: names the teacher.
+        network: the teacher; of timm's, the hash is that of its weights.
     """
     path = getattr(recipe.method, "teacher", "")
     if not path:
         return None
+    if path.startswith(TIMM):
+        assert network is not None
+        state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        return {"path": path, "sha256": checksum(path, state), "classes": None, "accuracy": None}
     file = encoder_of(path)
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What a run says as it goes: a progress bar, lines, TensorBoard, and metrics.csv."""
+"""What a run says as it goes: a progress bar, lines, TensorBoard, metrics.csv, and a tracker."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from relatum.reports.records import BESIDE_LOSSES, write_atomically
+from relatum.training.tracking import Tracker
 
 
 class Logs:
@@ -22,13 +23,24 @@ class Logs:
         epochs: of the whole run.
         steps: of an epoch.
         done: epochs that were done before this process started.
+        tracker: what else is told; None for nothing.
     """
 
-    def __init__(self, folder: Path | None, quiet: bool, *, epochs: int, steps: int, done: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        quiet: bool,
+        *,
+        epochs: int,
+        steps: int,
+        done: int = 0,
+        tracker: Tracker | None = None,
+    ) -> None:
         self.epochs, self.steps, self._first = epochs, steps, done * steps
         self._start = time.perf_counter()
         self.folder, self.quiet = folder, quiet or folder is None
         self._writer = SummaryWriter(folder / "tensorboard") if folder is not None else None
+        self._tracker = tracker if folder is not None else None
 
     def __enter__(self) -> "Logs":
         return self
@@ -36,6 +48,8 @@ class Logs:
     def __exit__(self, *exception: object) -> None:
         if self._writer is not None:
             self._writer.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -68,6 +82,8 @@ class Logs:
             for name, mean in means.items():
                 self._writer.add_scalar(f"loss/{name}", mean, at)
             self._writer.add_scalar("learning_rate", rate, at)
+        if self._tracker is not None:
+            self._tracker.log({f"loss/{name}": mean for name, mean in means.items()} | {"learning_rate": rate}, at)
 
     def epoch(self, history: Sequence[Mapping[str, int | float]]) -> None:
         """The last entry of the history."""
@@ -77,9 +93,16 @@ class Logs:
             for name, value in entry.items():
                 self._writer.add_scalar(f"epoch/{name}", value, int(entry["epoch"]))
             self._writer.flush()
+        if self._tracker is not None:
+            self._tracker.log({f"epoch/{k}": v for k, v in entry.items()}, int(entry["epoch"]) * self.steps)
         words = "  ".join(f"{name} {value:.4g}" for name, value in entry.items() if name not in BESIDE_LOSSES)
         left = self.left(int(entry["epoch"]) * self.steps)
         self.say("  ".join([f"epoch {int(entry['epoch']):4d}  {entry['seconds']:6.1f} s", words, *left]))
+
+    def final(self, metrics: Mapping[str, float]) -> None:
+        """What was measured at the end, for the tracker: the Record has it too."""
+        if self._tracker is not None:
+            self._tracker.log({f"test/{name}": value for name, value in metrics.items()}, self.epochs * self.steps)
 
     def table(self, history: Sequence[Mapping[str, int | float]]) -> None:
         """Write metrics.csv: all of the history, which a checkpoint holds and this file only repeats."""

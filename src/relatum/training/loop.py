@@ -22,7 +22,7 @@ from relatum.networks.backbones import Backbone
 from relatum.recipes.building import Given
 from relatum.recipes.recipe import Recipe, from_dict, to_dict
 from relatum.reports.records import Record, commit, read_record
-from relatum.training import processes, run_folder
+from relatum.training import processes, run_folder, tracking
 from relatum.training.assembly import Assembled, Learner, assemble
 from relatum.training.hardware import freed_memory_kept, precision_of
 from relatum.training.logs import Logs
@@ -30,6 +30,7 @@ from relatum.training.outcome import finish
 from relatum.training.passes import Passes
 from relatum.training.profiler import profiler
 from relatum.training.run_folder import Progress, RunFolder
+from relatum.training.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def fit(
     path, wishes = Path(run), Wishes(profile, quiet)
     given = Given(None if data is None else sources.of(data), backbone)
     recipe = given.said_in(recipe)
+    tracking.require(recipe.train.tracker)
     if processes.started_from_outside():
         # The others wait for the word of the first: whether there is a run, or it was refused, or is finished.
         processes.launch(recipe, _open_and_train, to_dict(recipe), path, resume, wishes, given)
@@ -126,7 +128,8 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
     learner, optimizer = fabric.setup(Learner(parts.method), parts.optimizer)
     parts.method.train()
     expected = {"epochs": recipe.train.epochs, "steps": parts.loader.steps_per_epoch, "done": progress.epoch}
-    logs = Logs(run.path if parts.first else None, wishes.quiet, **expected)
+    tracker = Tracker(recipe.train.tracker, run.path, tree) if parts.first else None
+    logs = Logs(run.path if parts.first else None, wishes.quiet, tracker=tracker, **expected)
     with logs, freed_memory_kept(fabric.device):
         logs.table(progress.history)
         logs.say(_headline(parts))

@@ -79,6 +79,7 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
         pictures.draw(run.path, measurer, backbone, found, name=recipe.name, seed=recipe.train.seed)
     run.refuse_if_lost()
     write_record(record, run.path / "record.json")
+    logs.final(found.metrics)
     logs.say(tables.measured(found.metrics, found.protocols))
     for notice in not_beaten(found.metrics):
         logs.say(f"note: {notice}")

@@ -22,7 +22,8 @@ from relatum.training.lease import FILE, Lease, refuse_if_lost
 
 log = logging.getLogger(__name__)
 
-PLACES = ("data.root:", "data.workers:", "train.log_every:")  # where a run finds its images, and what reads or tells it
+PLACES = ("data.root:", "data.workers:", "train.log_every:", "train.tracker:")
+"""Where a run finds its images, and what reads or tells it."""
 BACKBONE = "backbone.model."  # what the names of the encoder's weights begin with in the state of a method
 
 

@@ -12,6 +12,7 @@ from relatum.methods.checks import at_least_zero, positive, share
 from relatum.methods.classifying import Classifying, class_logits, task_loss
 from relatum.networks.backbones import Backbone
 from relatum.networks.memory import Frozen
+from relatum.networks.teachers import Teacher
 
 
 class Distiller(Classifying):
@@ -120,10 +121,12 @@ def require_same_classes(student: Backbone, teacher: Backbone, least: int = 1) -
         ValueError: for other numbers of classes, or fewer than `least`.
     """
     if teacher.num_classes != student.num_classes:
+        why = teacher.why_no_logits if isinstance(teacher, Teacher) else ""
+        why = why or f"the teacher {teacher.name} has {teacher.num_classes} classes"
         raise ValueError(
-            f"the teacher {teacher.name} has {teacher.num_classes} classes and the student {student.name} has "
-            f"{student.num_classes}; their logits compare only where both were trained on the same classes: choose "
-            "another teacher, or kd_weight=0 where the method has other terms."
+            f"{why} and the student {student.name} has {student.num_classes}; their logits compare only where both "
+            "were trained on the same classes: choose another teacher, kd_weight=0 where the method has other terms, "
+            "or a method that learns from features alone, such as fitnet, at, sp, rkd or cc."
         )
     if student.num_classes < least:
         raise ValueError(f"{student.name} has {student.num_classes} class(es); expected at least {least}.")
