@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from relatum.networks.backbones import Backbone
-from relatum.networks.export import _checksum, load_encoder, normalized_noise, save_encoder, save_onnx
+from relatum.networks.export import checksum, load_encoder, normalized_noise, save_encoder, save_onnx
 from relatum.networks.small_resnets import SMALL_RESNETS
 
 COLOR = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "size": 32}
@@ -177,7 +177,7 @@ def rewritten(file: Path, tensors: dict | None = None, **changes: object) -> Non
 
 def sealed(file: Path, tensors: dict, header: str) -> None:
     """A file whose checksum is right, whatever it holds."""
-    save_file(tensors, file, metadata={"relatum": header, "sha256": _checksum(header, tensors)})
+    save_file(tensors, file, metadata={"relatum": header, "sha256": checksum(header, tensors)})
 
 
 def test_foreign_and_contradictory_files_are_refused(tmp_path: Path) -> None:

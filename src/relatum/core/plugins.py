@@ -1,8 +1,8 @@
 """Code of others that adds methods, relations, backbones, data sets, evaluators or recipes: where it is, when it loads.
 
 There are two kinds. An installed package with an entry point in the group `relatum.plugins` is found by itself. A file,
-or a module that Python finds, is named in the environment variable `RELATUM_PLUGINS`, which every process that is
-started from here inherits: ranks, workers, and the runs of a study.
+or a module that Python finds, is named by `--plugin` or in the environment variable `RELATUM_PLUGINS`, which every
+process that is started from here inherits: ranks, workers, and the runs of a study.
 
 Nothing is loaded before it is needed: a registry that does not know a name loads all plugins before it says so. A
 recipe, a Record or a checkpoint never names code that would be run by reading it.
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 GROUP = "relatum.plugins"
 VARIABLE = "RELATUM_PLUGINS"
+OPTION = "--plugin"
 
 _loaded: set[str] = set()
 
@@ -75,7 +76,7 @@ def wanted() -> list[str]:
 
 
 def named() -> list[str]:
-    """The files and modules of `RELATUM_PLUGINS`."""
+    """The files and modules of `--plugin` and `RELATUM_PLUGINS`."""
     return list(dict.fromkeys(part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part))
 
 
@@ -87,6 +88,11 @@ def name_more(plugins: Sequence[str]) -> None:
     """
     found = [str(_file(plugin)) if _is_file(plugin) else plugin for plugin in plugins]
     os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*named(), *found]))
+
+
+def words() -> list[str]:
+    """The options that name the same files and modules in another command."""
+    return [word for plugin in named() for word in (OPTION, plugin)]
 
 
 def load() -> None:
@@ -138,7 +144,7 @@ def _file(plugin: str) -> Path:
     path = Path(plugin).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{VARIABLE} names {plugin}: there is no such file; expected a Python file, or a module's name."
+            f"{OPTION} {plugin}: there is no such file; expected a Python file, or a module's name."
         )
     return path
 

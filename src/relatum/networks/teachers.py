@@ -127,7 +127,8 @@ def timm_teacher(name: str) -> tuple[Backbone, Preparation, tuple[str, ...] | No
         OSError: the weights are not in the cache of the Hugging Face hub, and cannot be downloaded.
     """
     known = timm.is_model(name) and timm.models.is_model_pretrained(name)
-    classes = int(timm.get_pretrained_cfg(name).num_classes or 0) if known else 0
+    published: Any = timm.get_pretrained_cfg(name) if known else None
+    classes = int(published.num_classes or 0) if published else 0
     try:
         network = Backbone(name, num_classes=classes, pretrained=True)
     except (OSError, RuntimeError) as error:
