@@ -48,13 +48,14 @@ def test_what_pip_installs_is_there():
 def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_photos(tmp_path / "my-photos")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     ran = 0
     for command in COMMANDS:
         if command.startswith("relatum"):
             run(shortened(command), monkeypatch)
             ran += 1
     assert ran >= 7
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo", "simclr-jaccard"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"demo", "simclr-jaccard", "whitened"}
     assert (tmp_path / "my-photos.npz").exists()
     assert (tmp_path / "runs" / "demo" / "export" / "encoder.onnx").exists()
 
@@ -82,7 +83,7 @@ def test_paths_of_the_results_exist(path):
 def test_recipes_that_are_named_exist():
     from relatum.recipes.catalog import RECIPES
 
-    named = re.findall(r"relatum (?:train|show) ([a-z][\w-]*)", README)
+    named = re.findall(r"relatum (?:train|show) ([a-z][\w-]*)(?! --plugin)\b", README)
     assert set(named) <= set(RECIPES)
     assert "corsd" in METHODS
 

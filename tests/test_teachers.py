@@ -148,5 +148,6 @@ def test_weights_that_cannot_be_had_are_said(monkeypatch):
         timm_teacher("test_resnet")
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet_18'"):
         timm_teacher("resnet_18")
+    monkeypatch.undo()
     with pytest.raises(ValueError, match=r"needs a teacher; name a run folder, a file of an encoder, or timm:NAME"):
         relatum.fit(Recipe(name="x", method=options("kd")), "never", data=source(), quiet=True)

@@ -94,7 +94,7 @@ def wandb(monkeypatch):
             return run
 
         module = types.ModuleType("wandb")
-        module.init = init
+        module.init, module.finish = init, run.finish
         module.__spec__ = types.SimpleNamespace(name="wandb")
         monkeypatch.setitem(sys.modules, "wandb", module)
         return run, asked

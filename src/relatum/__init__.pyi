@@ -13,6 +13,7 @@ from .data.views import EvaluationView as EvaluationView
 from .data.views import SmallCrops as SmallCrops
 from .evaluation.augmented import AugmentedProbe as AugmentedProbe
 from .evaluation.baselines import Baselines as Baselines
+from .evaluation.baselines import Pixels as Pixels
 from .evaluation.classification import accuracy as accuracy
 from .evaluation.classification import expected_calibration_error as expected_calibration_error
 from .evaluation.classifier import Classifier as Classifier

@@ -108,7 +108,7 @@ def _gallery(run: Path) -> "list[list[Neighbor]]":
     from relatum.evaluation.retrieval import nearest
     from relatum.networks.export import load_encoder
     from relatum.recipes.building import measurer_of, prepare
-    from relatum.recipes.trained import encoder_of
+    from relatum.recipes.trained import weights_file
     from relatum.reports.page import Neighbor, png_of
 
     recipe = recipe_of(run)
@@ -120,7 +120,7 @@ def _gallery(run: Path) -> "list[list[Neighbor]]":
     device = device_of(recipe)
     measurer = measurer_of(recipe, prepared, device, precision_of(recipe, device))
     images = measurer.test if measurer.test is not None else measurer.train
-    backbone = load_encoder(encoder_of(str(run)))[0].to(device).eval()
+    backbone = load_encoder(weights_file(str(run)))[0].to(device).eval()
     bank, test = (measurer.embed(backbone.embed, part) for part in (measurer.train, images))
     assert bank is not None  # there is one process
     assert test is not None

@@ -211,7 +211,7 @@ def load_encoder(path: str | Path, backbone: Backbone | None = None) -> tuple[Ba
         )
     try:
         return rebuilt(json.loads(header["relatum"]), state, backbone)
-    except NoBuilderError:
+    except NoBuilderError:  # nothing is wrong with the file
         raise
     except ValueError as error:
         raise ValueError(

@@ -131,10 +131,11 @@ def timm_teacher(name: str) -> tuple[Backbone, Preparation, tuple[str, ...] | No
     classes = int(published.num_classes or 0) if published else 0
     try:
         network = Backbone(name, num_classes=classes, pretrained=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        why = " ".join(str(error.__cause__ or error).split())[:200]
         raise OSError(
-            f"the weights of {TIMM}{name} are not here and cannot be downloaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); connect to a network once, or name a run folder or a file."
+            f"the weights of {TIMM}{name} are not here and cannot be downloaded ({why}); connect to a network once, or "
+            "name a run folder or a file."
         ) from error
     config = resolve_model_data_config(network.model)
     own = Preparation(tuple(config["mean"]), tuple(config["std"]), int(config["input_size"][-1]))

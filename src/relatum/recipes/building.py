@@ -28,7 +28,7 @@ from relatum.networks.export import is_encoder
 from relatum.networks.registered import build_backbone
 from relatum.recipes.options import build_method
 from relatum.recipes.recipe import Recipe
-from relatum.recipes.trained import encoder_of, load_teacher, start_from
+from relatum.recipes.trained import load_teacher, start_from, weights_file
 
 log = logging.getLogger(__name__)
 
@@ -278,7 +278,7 @@ def build(recipe: Recipe, prepared: Prepared, *, decoded: bool = True) -> Method
     torch.manual_seed(seed_of(recipe.train.seed))
     source, model = prepared.source, recipe.model
     classes = len(source.classes) if METHODS[recipe.method.name].classifies else 0
-    initial = encoder_of(model.initial) if model.initial else None
+    initial = weights_file(model.initial) if model.initial else None
     ours = initial is None or initial.parent == Path(model.initial) or is_encoder(initial)
     if prepared.backbone is not None:
         backbone = _copy_of(prepared.backbone, classes, len(source.mean))

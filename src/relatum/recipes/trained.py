@@ -12,9 +12,16 @@ from relatum.networks.teachers import TIMM, Preparation, Teacher, timm_teacher
 log = logging.getLogger(__name__)
 
 
-def encoder_of(path: str) -> Path:
-    """The weights that a run folder, or the path of a file, names."""
-    return Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
+def weights_file(path: str) -> Path:
+    """The file of weights that a run folder, or its own path, names.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    file = Path(path) / "encoder.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no encoder at {file}; expected a finished run's folder, or a file of weights")
+    return file
 
 
 def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) -> Backbone:
@@ -34,7 +41,7 @@ def load_teacher(path: str, source: Source, size: int, *, decoded: bool = True) 
     if path.startswith(TIMM):
         network, own, classes = timm_teacher(path.removeprefix(TIMM))
     else:
-        network, info = load_encoder(encoder_of(path))
+        network, info = load_encoder(weights_file(path))
         own, classes = Preparation(info.mean, info.std, info.size), info.classes
     why = _other_classes(path, network.num_classes, classes, source.classes)
     views = Preparation(tuple(source.mean), tuple(source.std), size) if decoded else own

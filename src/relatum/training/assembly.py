@@ -25,7 +25,7 @@ from relatum.networks.teachers import TIMM
 from relatum.recipes import building, trial
 from relatum.recipes.building import NOTHING, Given, Prepared
 from relatum.recipes.recipe import Recipe
-from relatum.recipes.trained import encoder_of
+from relatum.recipes.trained import weights_file
 from relatum.reports.records import read_record
 from relatum.training.optimizers import build_optimizer
 
@@ -140,7 +140,7 @@ def teacher_of(recipe: Recipe, network: nn.Module | None) -> dict[str, Any] | No
         assert network is not None
         state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         return {"path": path, "sha256": checksum(path, state), "classes": None, "accuracy": None}
-    file = encoder_of(path)
+    file = weights_file(path)
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     _, info = load_encoder(file)

@@ -59,6 +59,8 @@ class Tracker:
             own = {"id": identity, "dir": str(folder)} if tracker == "wandb" else {"embed": False}
             # Both greet at length on standard output, which is the run's own.
             with contextlib.redirect_stdout(io.StringIO()):
+                # The package's own `finish`, without which Trackio closes the run once more when the process ends.
+                self._finish = module.finish
                 self._run = module.init(project=PROJECT, name=identity, config=dict(config), resume="allow", **own)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -72,7 +74,7 @@ class Tracker:
         """Hand over what is still to be written."""
         if self._run is not None:
             with self._forgiven("could not be closed"), contextlib.redirect_stdout(io.StringIO()):
-                self._run.finish()
+                self._finish()
             self._run = None
 
     @contextlib.contextmanager
