@@ -104,11 +104,13 @@ class FromView:
     """
 
     def __init__(self, contrast: Contrast, view: Tensor, keys: Tensor) -> None:
-        self.contrast, self.view, self.keys = contrast, view, keys
+        self.contrast = contrast
+        self.view, self.keys = (Reading(z, [contrast], False) for z in (view, keys))  # once, not for each block
 
     def rows(self, i: slice) -> Rows:
-        logits = self.contrast.relation.all_pairs(self.view[i], self.keys)
-        return Rows(share=logits.div_(self.contrast.temperature).softmax(1))
+        products = {form: form.tile(self.view.f[form][i], self.keys.m[form]) for form in self.view.f}
+        ((v, _),) = values([self.contrast], products, False)
+        return Rows(share=(v / self.contrast.temperature).softmax(1))
 
 
 Target = OneKey | FromTeacher | FromView

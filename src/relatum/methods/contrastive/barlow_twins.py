@@ -64,6 +64,9 @@ def barlow_terms(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> tuple[Floa
     """
     if len(a) < 2:
         raise ValueError(f"a batch of {len(a)} image has no correlation; expected at least 2 images.")
-    unit_a, unit_b = (F.normalize(z - z.mean(0), dim=0) for z in (a, b))
-    own, others = apart(unit_a, unit_b)
-    return (1 - own).square().sum(), others
+    n = len(a)
+    # Batch norm scales faster than a division by lengths does, to sqrt(n); only a constant coordinate sees its eps. It
+    # cancels where means are large, and so gets what is centered.
+    normal_a, normal_b = (F.batch_norm(z - z.mean(0), None, None, training=True, eps=1e-24) for z in (a, b))
+    own, others = apart(normal_a, normal_b)
+    return (1 - own / n).square().sum(), others / n**2
