@@ -54,7 +54,10 @@ def test_both_ways_to_take_the_products_of_coordinates_are_the_loop(width):
         diagonal, total = apart(one, other)
         torch.testing.assert_close(diagonal, products.diagonal())
         torch.testing.assert_close(total, beside)
-    assert torch.autograd.gradcheck(apart, (a[:, :12].requires_grad_(), b[:, :12].requires_grad_()))
+    one, other = a.requires_grad_(), b.requires_grad_()
+    assert torch.autograd.gradcheck(apart, (one, other))
+    assert torch.autograd.gradcheck(apart, (one.detach(), other))
+    assert torch.autograd.gradcheck(lambda z: apart(z, z), one)
 
 
 def test_one_image_has_no_variance():
@@ -74,3 +77,11 @@ def test_one_image_has_no_variance():
 def test_options_out_of_range_are_refused(chosen, message):
     with pytest.raises(ValueError, match=message):
         build("vicreg", **chosen)
+
+
+@pytest.mark.parametrize("width", [2, 12])
+def test_a_second_derivative_of_the_products_is_refused(width):
+    a, b = torch.randn(2, 6, width).unbind()
+    diagonal, total = apart(a.requires_grad_(), b)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(diagonal.sum() + total, a, create_graph=True)

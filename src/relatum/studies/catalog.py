@@ -12,9 +12,9 @@ from relatum.studies.study import Changes, Grid, Scale, Selection, Study, slug
 
 def studies() -> dict[str, Study]:
     """Every study by the name that the command line uses."""
-    from relatum.studies import corsd, jaccard, relations, tian
+    from relatum.studies import corsd, jaccard, relations, tian, unlabeled
 
-    found = [*jaccard.STUDIES, *corsd.STUDIES, *tian.STUDIES, *relations.STUDIES]
+    found = [*jaccard.STUDIES, *corsd.STUDIES, *tian.STUDIES, *relations.STUDIES, *unlabeled.STUDIES]
     return {study.name: study for study in found}
 
 

@@ -66,7 +66,8 @@ def barlow_terms(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> tuple[Floa
         raise ValueError(f"a batch of {len(a)} image has no correlation; expected at least 2 images.")
     n = len(a)
     # Batch norm scales faster than a division by lengths does, to sqrt(n); only a constant coordinate sees its eps. It
-    # cancels where means are large, and so gets what is centered.
-    normal_a, normal_b = (F.batch_norm(z - z.mean(0), None, None, training=True, eps=1e-24) for z in (a, b))
+    # cancels where means are large, and so gets what is centered: by a constant, as no gradient of it depends on means.
+    centered = (z - z.detach().mean(0) for z in (a, b))
+    normal_a, normal_b = (F.batch_norm(z, None, None, training=True, eps=1e-24) for z in centered)
     own, others = apart(normal_a, normal_b)
     return (1 - own / n).square().sum(), others / n**2
