@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from cases import IMAGES, VARIANTS, batch_for, build, optimizer_of
+from cases import CLASSES, IMAGES, VARIANTS, batch_for, build, optimizer_of
 from ranks import WORLD, Ranks
 from relatum.core.distributed import of_first
 from relatum.core.types import Batch
+from relatum.evaluation.linear import LinearProbe
+from relatum.evaluation.online import OnlineProbe
 from relatum.methods import METHODS
 from relatum.methods.contrastive.lejepa import lejepa_terms
+from relatum.training.online import Online
 
 STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
@@ -175,3 +178,26 @@ def test_what_waits_in_a_phase_has_no_gradient_on_several_ranks_either(ranks):
         assert "regressor.0.weight" in first
         assert "backbone.model.layer3.0.conv1.weight" in third
         assert "regressor.0.weight" not in third
+
+
+def heard_on(rank: int, variant: str, ranks: int) -> dict[str, torch.Tensor]:
+    """What two steps on a part of each batch leave in the probe; in evaluation mode an image's features are its own."""
+    method = build(variant).double().eval()
+    online = Online(OnlineProbe(method.backbone.embedding_dim, CLASSES, LinearProbe()), method.backbone)
+    share = slice(rank * IMAGES // ranks, (rank + 1) * IMAGES // ranks)
+    for step in range(2):
+        views, labels, index, small = batch_for(method, step, torch.float64)
+        part = Batch(tuple(view[share] for view in views), labels[:, share], index[:, share], small)
+        with online.listening(), torch.no_grad():
+            method.losses(part)
+        online.step(part, step / 2)
+    return dict(online.probe.state_dict())
+
+
+@pytest.mark.parametrize("variant", ["simclr", "supervised"])
+def test_an_online_probe_learns_on_two_ranks_what_it_learns_on_one(ranks, variant):
+    whole = heard_on(0, variant, 1)
+    first, second = ranks.run(heard_on, variant, WORLD)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, whole, rtol=1e-4, atol=1e-5)
+    assert whole["weight"].abs().max() > 0.01

@@ -25,6 +25,7 @@ from relatum.evaluation.evaluator import Evaluator, Labels, Reading, Subject
 from relatum.evaluation.extract import extract
 from relatum.evaluation.geometry import effective_rank
 from relatum.evaluation.knn import KNN
+from relatum.evaluation.online import OnlineProbe
 from relatum.measurement.evaluators import DEFAULT_RUN, EVALUATORS
 from relatum.measurement.reading import Reader
 from relatum.methods import Method
@@ -199,30 +200,31 @@ class Measurer:
         features = rows_of_all(own)
         return None if features is None else Embeddings(features, images.labels.cpu())
 
-    def between_epochs(self, method: Method) -> dict[str, float]:
-        """What can be said of the encoder between two epochs, from the training images alone; {} but on rank 0."""
+    def between_epochs(self, method: Method, probe: OnlineProbe | None = None) -> dict[str, float]:
+        """What can be said of the encoder between two epochs, from the training images alone; {} but on rank 0.
+
+        Args:
+            method: its backbone is measured.
+            probe: what has learned from its features beside it; only with labels and held-out images.
+        """
+        compared = self.labeled and self.held_out is not None
+        classifies = self.labeled and method.backbone.num_classes > 0
         with evaluating(method):
-            if self.labeled and self.held_out is None and method.backbone.num_classes:
-                reader = Reader(method.backbone, {"embedding", "logits"})
-                seen = self.embed(reader, self.train)
-                if seen is None:
-                    return {}
-                read = reader.parts(seen)
-                return {"effective_rank": effective_rank(read["embedding"].features)} | _prefix(
-                    "training_", accuracy(*read["logits"])
-                )
-            if not self.labeled or self.held_out is None:
-                seen = self.embed(method.embed, self.held_out or self.train)
-                return {} if seen is None else {"effective_rank": effective_rank(seen.features)}
-            if method.backbone.num_classes:
-                seen = self.embed(lambda images: method.backbone(images).logits, self.held_out)
-                return {} if seen is None else _prefix("validation_", accuracy(*seen))
-            bank, seen = (self.embed(method.embed, images) for images in (self.train, self.held_out))
-        if bank is None or seen is None:
+            reader = Reader(method.backbone, {"embedding", "logits"} if classifies else {"embedding"})
+            seen = self.embed(reader, self.held_out or self.train)
+            bank = self.embed(method.embed, self.train) if compared and not classifies else None
+        if seen is None:
             return {}
-        knn, _ = self.evaluators.get("knn", KNN()).fitted(Labels(self.train.labels, self.held_out.labels))
-        assert isinstance(knn, KNN)
-        return _prefix("validation_knn_", knn(bank, seen))
+        read, found = reader.parts(seen), dict[str, float]()
+        if classifies:
+            found = _prefix("validation_" if compared else "training_", accuracy(*read["logits"]))
+        elif bank is not None and self.held_out is not None:
+            knn, _ = self.evaluators.get("knn", KNN()).fitted(Labels(self.train.labels, self.held_out.labels))
+            assert isinstance(knn, KNN)
+            found = _prefix("validation_knn_", knn(bank, read["embedding"]))
+        if probe is not None:
+            found |= _prefix("validation_online_", probe.measure(*read["embedding"]))
+        return found if compared else found | {"effective_rank": effective_rank(read["embedding"].features)}
 
     def final(self, method: Method | Backbone) -> Measurements:
         """The final measurements: on the test set, against all training images.

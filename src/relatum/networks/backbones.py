@@ -97,6 +97,7 @@ class Backbone(nn.Module):
         stage_strides: image pixels for each pixel of a stage.
         arguments: what timm needs to make the model beside name, classes and channels.
         chunk: how many images `embed` encodes at a time in training; 0 for all at once.
+        listener: is told the images and the embedding of each pass; None for nobody. Copies have none.
 
     Raises:
         ValueError: for an unknown name, a stem that the family does not define, sizes that the model cannot have, a
@@ -107,6 +108,7 @@ class Backbone(nn.Module):
     """
 
     model: nn.Module
+    listener: Callable[[Tensor, Tensor], None] | None = None
 
     def __init__(
         self,
@@ -213,6 +215,12 @@ class Backbone(nn.Module):
             name=name,
         )
 
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Features:
+        """`forward`, and the listener is told: here, and not in what is compiled."""
+        features = super().__call__(images)
+        self._tell(images, features.embedding)
+        return features
+
     def forward(self, images: Float[Tensor, "n c h w"]) -> Features:
         """The features of every stage, the embedding, and the logits if there are classes.
 
@@ -244,8 +252,15 @@ class Backbone(nn.Module):
         self.refuse_images_of(*images.shape[1:])
         if self.chunk and self.training and torch.is_grad_enabled():
             chunks = images.split(self.chunk)
-            return torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
-        return self._embed(images)
+            embedding = torch.cat([checkpoint(self._embed, chunk, use_reentrant=False) for chunk in chunks])
+        else:
+            embedding = self._embed(images)
+        self._tell(images, embedding)
+        return embedding
+
+    def _tell(self, images: Tensor, embedding: Tensor) -> None:
+        if self.listener is not None:
+            self.listener(images, embedding)
 
     def attention(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n heads gh gw"]:
         """How much a transformer's class token looks at each patch in the last block: see `class_attention`.
@@ -262,7 +277,7 @@ class Backbone(nn.Module):
         self.__dict__["_embed"] = torch.compile(self._embed, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_embed"}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_embed", "listener")}
 
     def _embed(self, images: Tensor) -> Tensor:
         model: Any = self.model

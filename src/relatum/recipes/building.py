@@ -117,7 +117,8 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None, give
 
     def refuse(listing: Listing) -> None:
         size = common_shape(listing.parts, data.on_bad_image)
-        _refuse(recipe, cut(recipe, listing)[0].labels, listing.classes, _side(size))
+        train, held_out = cut(recipe, listing)
+        _refuse(recipe, train.labels, held_out, listing.classes, _side(size))
         if check is not None:
             check(listing)
 
@@ -145,7 +146,7 @@ def prepare(recipe: Recipe, check: Callable[[Listing], None] | None = None, give
         )
     prepared = Prepared(source, images, held_out, size, tuple(notices), given.backbone)
     # Once more: bad images may have been left out, and sizes are known of all now.
-    _refuse(recipe, images.labels, source.classes, source.size)
+    _refuse(recipe, images.labels, held_out, source.classes, source.size)
     if source.size is None and recipe.data.resident != "no":
         log.info("%s holds images of different sizes: they are cropped as they are streamed", source.name)
     return prepared
@@ -184,17 +185,37 @@ def _side(shape: tuple[int, ...] | None) -> int | None:
     return shape[-1] if shape and shape[-1] == shape[-2] else None
 
 
-def _refuse(recipe: Recipe, labels: Int[Tensor, " n"], classes: Sequence[str], side: int | None) -> None:
-    """Raise if the method needs other labels, or the view other images."""
+def _refuse(
+    recipe: Recipe, labels: Int[Tensor, " n"], held_out: Images | None, classes: Sequence[str], side: int | None
+) -> None:
+    """Raise if the method or the online probe needs other labels, or the view other images."""
     view: Any = recipe.data.view
     if METHODS[recipe.method.name].needs_labels:
         check_labels(labels, len(classes))
+    if recipe.evaluation.online:
+        _refuse_online(labels, held_out)
     if getattr(view, "crop", "") == "pad" and side != view.size:
         many = "of different sizes, or no squares" if side is None else f"of {side} pixels"
         fitting = "" if side is None else f"--data.view.size {side}, or "
         raise ValueError(
             f"the view cuts windows of {view.size} pixels out of images {many}, and evaluation would show whole "
             f"images: choose {fitting}--data.view.crop resized to scale the images."
+        )
+
+
+def _refuse_online(labels: Int[Tensor, " n"], held_out: Images | None) -> None:
+    """Raise where an online probe would have nothing to learn from, or to be measured on."""
+    unlabeled = int((labels < 0).sum())
+    if unlabeled:
+        raise ValueError(
+            f"evaluation.online trains a probe on classes, and {unlabeled:,} of {len(labels):,} training images have "
+            "none: leave --evaluation.online out (the effective rank is told without classes), or give labels with "
+            "--data.labels."
+        )
+    if held_out is None:
+        raise ValueError(
+            "evaluation.online measures its probe on held-out images, and nothing is held out: hold a part out with "
+            "--data.validation 0.1, or leave --evaluation.online out."
         )
 
 

@@ -42,6 +42,9 @@ class Evaluation(_EvaluatorOptions):  # its base is made of the evaluators
     stages, geometry, alignment. What the images do not allow is left out, and the Record says so."""
     every: int = 1
     """Epochs between two measurements; 0 for none before the end."""
+    online: bool = False
+    """Train a linear probe on the features of the training batches, and measure it with the others between epochs: a
+    curve of what the encoder knows, which it never feels. Its learning rates are those of `linear`."""
     figures: bool = True
     """Draw neighbors.png and tsne.png, and stages.png where the stages are measured."""
     batch_size: int = 500

@@ -63,6 +63,11 @@ def check(recipe: "Recipe") -> None:
             "choose a multiple."
         )
     _check_crops(recipe)
+    if recipe.evaluation.online and not recipe.evaluation.every:
+        raise ValueError(
+            "evaluation.online is true, and evaluation.every is 0, so that its probe would be trained and never "
+            "measured: set --evaluation.every 1, or leave --evaluation.online out."
+        )
     optim, epochs = recipe.optim, recipe.train.epochs
     if optim.warmup_epochs > epochs:
         raise ValueError(

@@ -27,6 +27,7 @@ from relatum.recipes.building import NOTHING, Given, Prepared
 from relatum.recipes.recipe import Recipe
 from relatum.recipes.trained import weights_file
 from relatum.reports.records import read_record
+from relatum.training.online import Online
 from relatum.training.optimizers import build_optimizer
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Assembled:
         optimizer: the optimizer of the method's parameters.
         measurer: what measures the method's backbone.
         teacher: what tells the teacher from others; None without one.
+        online: the probe that learns beside the method; None without one.
     """
 
     recipe: Recipe
@@ -66,6 +68,7 @@ class Assembled:
     optimizer: torch.optim.Optimizer
     measurer: Measurer
     teacher: dict[str, Any] | None
+    online: Online | None = None
 
     @property
     def first(self) -> bool:
@@ -120,7 +123,9 @@ def assemble(fabric: Fabric, recipe: Recipe, given: Given = NOTHING) -> Assemble
     measurer = building.measurer_of(
         recipe, prepared, device, fabric.autocast, staged=bool(method.backbone.stage_channels)
     )
-    return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, teacher_of(recipe, teacher))
+    online = Online.of(recipe, prepared, method.backbone, device) if recipe.evaluation.online else None
+    told = teacher_of(recipe, teacher)
+    return Assembled(recipe, fabric, prepared, loader, method, optimizer, measurer, told, online)
 
 
 def teacher_of(recipe: Recipe, network: nn.Module | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from relatum.data.residency import OnBadImage
 from relatum.data.sources import Source
 from relatum.data.views import EvaluationView
 from relatum.evaluation.extract import extract
+from relatum.methods.classifying import class_logits
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import EncoderInfo
 from relatum.recipes import building
@@ -46,7 +47,7 @@ class RunEncoder:
 
     def logits(self, images: Images) -> Float[Tensor, "n k"]:
         """What the classifier says of each image; only where `info.num_classes` is not 0."""
-        return self._encoded(lambda views: self.backbone(views).logits, images)
+        return self._encoded(lambda views: class_logits(self.backbone(views)), images)
 
     def _encoded(self, encode: Callable[[Tensor], Tensor], images: Images) -> Tensor:
         views = evaluation_batches(

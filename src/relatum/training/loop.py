@@ -124,6 +124,8 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
     parts = assemble(fabric, recipe, given)
     state = first_does(lambda: run.restore(recipe, parts.facts))
     progress = Progress() if state is None else run_folder.load(state, parts.method, parts.optimizer)
+    if parts.online is not None and state is not None:
+        parts.online.load(state.get("online"))
     del state  # as large as the weights
     learner, optimizer = fabric.setup(Learner(parts.method), parts.optimizer)
     parts.method.train()
@@ -147,7 +149,7 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
             progress.images_passed += images
             progress.history.append({"epoch": epoch + 1, "seconds": seconds} | entry)
             if parts.first:
-                run.save(progress, recipe, parts.method, parts.optimizer, parts.facts)
+                run.save(progress, recipe, parts.method, parts.optimizer, parts.facts, parts.online)
                 logs.epoch(progress.history)
             wait_for_all()  # here, and not in a step of the next epoch, where torch's patience is half an hour
         finish(parts, run, progress, started_from, logs)
@@ -159,7 +161,7 @@ def _measured_between(parts: Assembled, epoch: int) -> dict[str, float]:
     wanted = every and ((epoch + 1) % every == 0 or epoch + 1 == parts.recipe.train.epochs)
     if not wanted:
         return {}
-    return parts.measurer.between_epochs(parts.method)
+    return parts.measurer.between_epochs(parts.method, None if parts.online is None else parts.online.probe)
 
 
 def _headline(parts: Assembled) -> str:

@@ -48,6 +48,7 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
     found = measurer.final(parts.method)
     if not parts.first:
         return  # the first measures alone, and nobody waits for it
+    online = {} if parts.online is None else {"online": f"{parts.online.probe}; held-out images, between epochs"}
     record = Record(
         recipe=to_dict(recipe),
         seed=recipe.train.seed,
@@ -64,7 +65,7 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
         },
         history=progress.history,
         metrics=found.metrics,
-        protocols=found.protocols,
+        protocols=found.protocols | online,
         columns=found.columns,
         notices=list(found.notices),
         correct=found.correct,

@@ -1,6 +1,7 @@
 """A pass through the training images, step by step."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,14 @@ class Passes:
         recipe, loader, fabric = self.parts.recipe, self.parts.loader, self.parts.fabric
         steps = loader.steps_per_epoch
         clock, losses, images, rate = StepClock(steps, recipe), LossWindow(), 0, 0.0
+        if self.parts.online is not None:
+            self.parts.online.probe.start_epoch()
         bar = self.logs.bar(labeled(loader.epoch(epoch), "loading and views"), epoch)
         for step, batch in enumerate(bar):
             at = epoch * steps + step
             rate = clock.rate(at)
             torch.manual_seed(seed_of(recipe.train.seed, epoch, step, fabric.global_rank))
-            losses.add(self._step(batch, rate, clock.progress(at + 1)))
+            losses.add(self._step(batch, rate, clock.progress(at), clock.progress(at + 1)))
             images += sum(len(view) for view in batch.views) * fabric.world_size
             if profile is not None:
                 profile.step()
@@ -101,12 +104,13 @@ class Passes:
         self._refuse_non_finite_weights(epoch)
         return losses.means() | {"learning_rate": rate}, images
 
-    def _step(self, batch: Batch, rate: float, progress: float) -> dict[str, Tensor]:
+    def _step(self, batch: Batch, rate: float, before: float, after: float) -> dict[str, Tensor]:
         """Forward, backward, the optimizer, and what the method does afterwards. Returns the loss terms."""
+        online = self.parts.online
         clip = self.parts.recipe.optim.clip
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with part("forward and losses"):
+        with part("forward and losses"), online.listening() if online is not None else nullcontext():
             terms = self.learner(batch)
         with part("backward"):
             self.parts.fabric.backward(sum(terms.values()))
@@ -116,7 +120,10 @@ class Passes:
             self.optimizer.step()
             self.optimizer.zero_grad()
         with part("after the step"):
-            self.parts.method.after_step(progress)
+            self.parts.method.after_step(after)
+        if online is not None:
+            with part("online probe"):
+                online.step(batch, before)
         return terms
 
     def _refuse_non_finite_weights(self, epoch: int) -> None:

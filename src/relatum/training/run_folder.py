@@ -19,6 +19,7 @@ from relatum.recipes.recipe import Recipe, difference, from_dict, from_yaml, to_
 from relatum.reports.records import Record, read_record
 from relatum.training import checkpoints
 from relatum.training.lease import FILE, Lease, refuse_if_lost
+from relatum.training.online import Online
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class RunFolder:
         method: Method,
         optimizer: Any,
         facts: Mapping[str, Any],
+        online: Online | None = None,
     ) -> None:
         """Write a checkpoint.
 
@@ -75,12 +77,14 @@ class RunFolder:
             recipe: of the run.
             method, optimizer: their state is kept.
             facts: what must be the same when the run goes on, or is needed to use the encoder without it.
+            online: its state is kept, too, where there is a probe.
 
         Raises:
             NonFiniteWeightsError, OSError, LeaseError: nothing was written.
         """
         self.refuse_if_lost()
         state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        state |= {} if online is None else {"online": online.probe.state_dict()}
         content = {**asdict(progress), **facts, "recipe": to_yaml(recipe), **state}
         checkpoints.write(self.path, progress.epoch, content)
 
