@@ -23,7 +23,7 @@ from relatum.methods import METHODS
 
 torch.set_num_threads(1)
 
-PROGRAMS = {"relatum", "pip", "pytest", "python", "sphinx-build", "ruff", "mypy"}
+PROGRAMS = {"relatum", "pip", "pytest", "python", "python3", "sphinx-build", "ruff", "mypy"}
 """What a command of a page may start with; only those of `relatum` are run."""
 
 
@@ -41,6 +41,7 @@ class Commands(AbstractCodeBlockParser):
         for line in str(example.parsed).replace("\\\n", " ").strip().splitlines():
             for command in (part.strip() for part in line.split("&&")):
                 if command and not command.startswith("#"):
+                    command = command.removeprefix(".venv/bin/")
                     assert command.split()[0] in PROGRAMS, f"{command!r}: no page shows this program"
                     if command.startswith("relatum "):
                         with pytest.MonkeyPatch.context() as patch:

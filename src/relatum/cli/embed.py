@@ -33,6 +33,8 @@ def run(args: Sequence[str]) -> None:
     chosen = parse(Embed, f"embed {folder}", rest)
     if chosen.out.suffix not in SUFFIXES:
         raise ValueError(f"--out is {chosen.out}; expected a name that ends in {' or '.join(SUFFIXES)}.")
+    if chosen.out.suffix == ".parquet":
+        import pyarrow.parquet  # noqa: F401 - an extra: that it is missing is said before anything is computed
     from relatum.data import sources
     from relatum.recipes import building
     from relatum.training.run_folder import encoder_of

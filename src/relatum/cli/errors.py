@@ -93,6 +93,7 @@ EXTRAS = {
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
     "datasets": "hub",
+    "pyarrow": "parquet",
     "submitit": "slurm",
     "ray": "ray",
 }

@@ -137,7 +137,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _is_file(plugin: str) -> bool:
-    return plugin.endswith(".py") or os.sep in plugin
+    return plugin.endswith(".py") or Path(plugin).name != plugin  # a path, by whatever separator this system has
 
 
 def _file(plugin: str) -> Path:

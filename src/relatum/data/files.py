@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import torch
 
 from relatum.data.cache import stamp
@@ -16,27 +16,30 @@ from relatum.data.images import StreamedImages
 
 LARGEST = 2**30  # bytes of a file in an archive; its directory may promise anything
 
+TEXT = np.dtypes.StringDType()
+"""Texts of an array lie in its own memory, which worker processes share; those of a list they would copy."""
+
 
 class Files:
-    """Image files by path; the paths in one Arrow array, which worker processes share instead of copying."""
+    """Image files by path; the paths in one array, which worker processes share instead of copying."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = pa.array(paths, pa.large_string())
+        self.paths = np.array(paths, dtype=TEXT)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[str, bytes]:
-        path = self.paths[i].as_py()
+        path = self.paths[i]
         return path, read_file(path)
 
     def name(self, i: int) -> str:
         """The path of file number `i`."""
-        return self.paths[i].as_py()
+        return self.paths[i]
 
     def made_of(self) -> tuple[tuple[str, ...], str]:
         """The folder that holds all files; and what changes when one of them does."""
-        paths = self.paths.to_pylist()
+        paths = self.paths.tolist()
         return (os.path.commonpath([os.path.abspath(path) for path in paths]),), repr(stamp(paths))
 
 
@@ -44,7 +47,7 @@ class Zipped:
     """Image files in a .zip archive, read without unpacking it."""
 
     def __init__(self, path: Path, members: Sequence[str]) -> None:
-        self.path, self.members = path, pa.array(members, pa.large_string())
+        self.path, self.members = path, np.array(members, dtype=TEXT)
         self._opened = threading.local()
 
     def __len__(self) -> int:
@@ -57,7 +60,7 @@ class Zipped:
         self.path, self.members, self._opened = state["path"], state["members"], threading.local()
 
     def __getitem__(self, i: int) -> tuple[str, bytes]:
-        name, member = self.name(i), self.members[i].as_py()
+        name, member = self.name(i), self.members[i]
         try:
             packed = self._archive()
             if packed.getinfo(member).file_size > LARGEST:
@@ -68,11 +71,11 @@ class Zipped:
 
     def name(self, i: int) -> str:
         """The path of file number `i`, beginning with the archive's."""
-        return f"{self.path}/{self.members[i].as_py()}"
+        return f"{self.path}/{self.members[i]}"
 
     def made_of(self) -> tuple[tuple[str, ...], str]:
         """The archive; and what changes when it does."""
-        return (os.path.abspath(self.path),), repr((stamp([self.path]), self.members.to_pylist()))
+        return (os.path.abspath(self.path),), repr((stamp([self.path]), self.members.tolist()))
 
     def _archive(self) -> zipfile.ZipFile:
         """The archive, opened once for each thread and process: they would share a position in the file."""

@@ -1,11 +1,13 @@
-"""Parquet files in the Hugging Face image layout: columns `image: {bytes, path}` and `label`."""
+"""Parquet files in the Hugging Face image layout: columns `image: {bytes, path}` and `label`.
+
+Imported where there is such a file: pyarrow is the heaviest package beside torch, and an extra.
+"""
 
 import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from relatum.data import cache
 from relatum.data.decoding import BadImage
-from relatum.data.images import Images, StreamedImages
+from relatum.data.images import StreamedImages
 from relatum.data.listing import Listing
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ class Rows:
 
         A Parquet file gives a row only with the thousand others of its row group.
         """
+        if self.arrow is not None:
+            return self
         sources, content = self.made_of()
         key = cache.Key(sources, self.column, content, "arrow")
         entry = cache.find(key)
@@ -96,13 +100,6 @@ class Rows:
             writer.write_batch(head)
             for batch in batches:
                 writer.write_batch(batch)
-
-
-def at_random_access(images: Images) -> Images:
-    """The same images; those in Parquet are unpacked to the cache first."""
-    if isinstance(images, StreamedImages) and isinstance(images.encoded, Rows) and images.encoded.arrow is None:
-        return replace(images, encoded=images.encoded.mapped())
-    return images
 
 
 def parquet(files: Sequence[Path], label: str = "") -> Listing:

@@ -26,7 +26,6 @@ from relatum.data import cache
 from relatum.data.decoding import BadImage, fit
 from relatum.data.images import Images, ResidentImages, StreamedImages, histogram_of, sample_of, to_tensor
 from relatum.data.listing import LeftOut, Listing
-from relatum.data.parquet import at_random_access
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +107,18 @@ def settle(name: str, listing: Listing, wish: Wish) -> Settled:
             )
     if all(isinstance(images, ResidentImages) for images in parts):
         return _resident([(images, []) for images in parts])
-    checked = [_checked(at_random_access(images), wish.on_bad_image) for images in parts]
+    checked = [_checked(_at_random_access(images), wish.on_bad_image) for images in parts]
     left_out = _left_out(parts, [one.bad for one in checked])
     kept = [_without(images, one.bad) for images, one in zip((one.images for one in checked), checked)]
     # a histogram is known by its number among all; after leaving out, numbers are others
     histograms = {} if checked[0].bad else checked[0].histograms
     return Settled(kept, f"streamed ({why})", left_out, histograms)
+
+
+def _at_random_access(images: Images) -> Images:
+    """The same images; those in Parquet are unpacked to the cache first."""
+    mapped = getattr(images.encoded, "mapped", None) if isinstance(images, StreamedImages) else None
+    return images if mapped is None else replace(images, encoded=mapped())
 
 
 def _resident(decoded: Sequence[tuple[Images, list[Bad]]]) -> Settled:

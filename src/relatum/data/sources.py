@@ -20,11 +20,11 @@ from relatum.data.images import Images, ResidentImages, check_range, mean_std
 from relatum.data.layouts import READERS, hub, imagenet
 from relatum.data.listing import LeftOut, Listing, by_name, in_a_line, refuse_bad
 from relatum.data.objects import listed
-from relatum.data.parquet import parquet
 from relatum.data.residency import BUDGET, OnBadImage, Residence, Settled, Wish, settle
 
 log = logging.getLogger(__name__)
 
+PARQUET_HINT = "pip install 'relatum[parquet]'"
 GIVEN = "python:"  # what the name begins with, in Records, of data that was given to `fit` as an object
 
 
@@ -275,9 +275,9 @@ def _find(name: str, root: Path, labels: str, together: bool) -> Listing:
     path = Path(name).expanduser()
     if path.is_dir():
         shards = sorted(path.glob("*.parquet"))
-        return parquet(shards) if shards else trees.folder(path, labels, together=together)
+        return _parquet(shards) if shards else trees.folder(path, labels, together=together)
     if path.is_file() and path.suffix.lower() == ".parquet":
-        return parquet([path])
+        return _parquet([path])
     if path.is_file() and path.suffix.lower() == ".zip":
         return trees.archive(path, labels, together=together)
     if path.suffix.lower() in suffixes() and path.exists():
@@ -289,6 +289,15 @@ def _find(name: str, root: Path, labels: str, together: bool) -> Listing:
         f"no data set {name!r}: neither one of {', '.join([*CATALOG, *ADDED])}, nor a folder, .zip, image, pattern or "
         f"Parquet file, nor hf:OWNER/NAME" + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def _parquet(files: Sequence[Path], label: str = "") -> Listing:
+    """`data.parquet.parquet`, imported where there are such files."""
+    try:
+        from relatum.data.parquet import parquet
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"reading {files[0]} needs {error.name}: {PARQUET_HINT}.", name=error.name) from None
+    return parquet(files, label)
 
 
 def _named(name: str, facts: NamedSet, root: Path) -> Listing:
@@ -319,7 +328,7 @@ def _on_disk(name: str, facts: NamedSet, root: Path) -> Listing | None:
                 return READERS[reader](base / layout)
     for shards in (sorted(own.rglob("*.parquet")), sorted(root.glob("*.parquet"))):
         if shards:
-            listing = parquet(shards, facts.label)
+            listing = _parquet(shards, facts.label)
             if len(listing.classes) != facts.classes:
                 raise ValueError(
                     f"{shards[0]} has {len(listing.classes)} classes, but {name} has {facts.classes}: name another "

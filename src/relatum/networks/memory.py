@@ -45,7 +45,7 @@ class MomentumCopy(nn.Module):
     """An exact copy of networks that then follows them: `copy = m copy + (1 - m) network` (He et al. 2020, Eq. 2).
 
     Parameters follow; buffers (batch statistics) are the copy's own, from its own forward passes. No gradient
-    reaches it.
+    reaches it. timm's ModelEmaV3 averages or copies buffers too, and so gives a key the statistics of queries.
 
     Args:
         networks: what is copied.

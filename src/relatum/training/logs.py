@@ -105,7 +105,10 @@ class Logs:
             self._tracker.log({f"test/{name}": value for name, value in metrics.items()}, self.epochs * self.steps)
 
     def table(self, history: Sequence[Mapping[str, int | float]]) -> None:
-        """Write metrics.csv: all of the history, which a checkpoint holds and this file only repeats."""
+        """Write metrics.csv: all of the history, which a checkpoint holds and this file only repeats.
+
+        Lightning's CSVLogger adds rows to a file: after a kill, a run that goes on would have epochs there twice.
+        """
         if self.folder is None or not history:
             return
         text = io.StringIO()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import (
@@ -145,7 +146,7 @@ class _Task:
         threading.Thread(target=self._watch, daemon=True, name="relatum: watches its parent").start()
 
     def _watch(self) -> None:
-        while os.getppid() == self.parent:
+        while os.getppid() == self.parent and psutil.pid_exists(self.parent):  # Windows never names another parent
             time.sleep(WATCH)
         os._exit(1)
 
