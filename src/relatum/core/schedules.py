@@ -1,7 +1,7 @@
 """How a number moves during training: pure functions of the progress in [0, 1].
 
-timm's schedulers hold an optimizer and a state of their own. These hold nothing, so that a run that goes on computes the
-rate that it would have had, and momentum, copies and losses move by the same functions.
+timm's schedulers hold an optimizer and a state of their own. These hold nothing, so that a run that goes on computes
+the rate that it would have had, and momentum, copies and losses move by the same functions.
 """
 
 import math
