@@ -1,8 +1,6 @@
-"""What is measured of an encoder, what a method costs, which images training counts; the recipes of distillation."""
+"""What is measured of an encoder, and which images training counts."""
 
 import dataclasses
-import json
-import math
 from contextlib import nullcontext
 from functools import partial
 
@@ -10,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from relatum import cli
 from relatum.core.types import Embeddings
 from relatum.data.loading import evaluation_batches
 from relatum.data.views import ClassifierView, ContrastiveView, EvaluationView
@@ -23,10 +20,9 @@ from relatum.measurement.measurer import Measurements, Measurer, evaluating
 from relatum.measurement.reading import Reader
 from relatum.networks.backbones import Backbone
 from relatum.recipes import building
-from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options, to_yaml
+from relatum.recipes.recipe import Data, Evaluation, Model, Optim, Recipe, Train, options
 from relatum.reports import figures
 from relatum.training import loop as training
-from relatum.training.cost import WARM_UP, _Step, measure_cost, saved_bytes
 
 CPU = torch.device("cpu")
 TINY = Recipe(
@@ -302,95 +298,3 @@ def test_images_that_pass_the_backbone_are_counted(monkeypatch, tmp_path, method
     )
     record = training.fit(recipe, tmp_path / "run", quiet=True)
     assert record.images_passed == sum(passed) == expected
-
-
-# Cost
-
-
-def test_the_cost_of_the_baseline_is_measured_in_turns(prepared, monkeypatch):
-    steps = []
-    step = _Step.__call__
-    monkeypatch.setattr(_Step, "__call__", lambda self: steps.append(self) or step(self))
-    cost = measure_cost(TINY, prepared, CPU, repeats=5)
-    assert len(steps) == 2 * (WARM_UP + 5)  # both sides as often, in turns
-    assert steps == steps[:2] * (WARM_UP + 5)
-    assert cost.images == 24
-    assert cost.side.method == cost.baseline.method == "supervised"
-    assert cost.side.parameters == cost.baseline.parameters
-    assert cost.side.activation_bytes == cost.baseline.activation_bytes > 24 * 16 * 16 * 16 * 4
-    assert cost.time_range[0] <= cost.time_ratio <= cost.time_range[1]
-
-
-@pytest.mark.parametrize(
-    ("method", "chosen", "images", "baseline"),
-    [
-        ("corsd", {}, 24, "supervised"),
-        ("corsd", {"checkpoint": True}, 24, "supervised"),
-        ("cs-kd", {}, 48, "supervised"),
-        ("ps-kd", {}, 24, "supervised"),
-        ("dml", {}, 24, "supervised"),
-        ("simclr", {"relation": "jaccard"}, 48, "simclr"),
-        ("moco", {"queue_size": 64, "key_splits": 2}, 48, "simclr"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_cost_is_relative_to_the_baseline_on_the_same_images(prepared, method, chosen, images, baseline):
-    recipe = dataclasses.replace(TINY, method=options(method, **chosen))
-    cost = measure_cost(recipe, prepared, CPU, repeats=1)
-    assert (cost.images, cost.baseline.method) == (images, baseline)
-    count = lambda recipe: sum(  # noqa: E731
-        p.numel() for p in building.build(recipe, prepared).parameters() if p.requires_grad
-    )
-    assert cost.side.parameters == count(recipe)
-    assert cost.baseline.parameters == count(dataclasses.replace(recipe, method=options(baseline)))
-    assert all(side.seconds > 0 and side.activation_bytes > 0 for side in (cost.side, cost.baseline))
-    assert math.isfinite(cost.time_ratio)
-
-
-def test_corsd_keeps_more_and_checkpointed_less(prepared):
-    plain, checkpointed = (
-        measure_cost(
-            dataclasses.replace(TINY, method=options("corsd", checkpoint=checkpoint)), prepared, CPU, repeats=1
-        )
-        for checkpoint in (False, True)
-    )
-    assert plain.baseline.activation_bytes == checkpointed.baseline.activation_bytes
-    assert plain.side.activation_bytes > checkpointed.side.activation_bytes > plain.baseline.activation_bytes
-    assert plain.side.parameters == checkpointed.side.parameters > plain.baseline.parameters
-
-
-def test_a_partner_without_gradient_keeps_nothing(prepared):
-    """CS-KD's partners pass without a gradient: the baseline, which trains on them too, keeps twice as much."""
-    cost = measure_cost(dataclasses.replace(TINY, method=options("cs-kd")), prepared, CPU, repeats=1)
-    assert cost.side.activation_bytes == pytest.approx(cost.baseline.activation_bytes / 2, rel=0.02)
-
-
-def test_saved_bytes_of_a_product_by_hand():
-    x = torch.randn(7, 5)
-    first, second = nn.Linear(5, 3, bias=False), nn.Linear(3, 2, bias=False)
-    own = {p.untyped_storage().data_ptr() for p in (first.weight, second.weight)}
-    kept = saved_bytes(lambda: second(first(x).sin()), own)
-    # x for the weight of the first, its output for the sine, the sine for the weight of the second
-    assert kept == 4 * (7 * 5 + 7 * 3 + 7 * 3)
-    assert saved_bytes(lambda: second(first(x).sin())) == kept + 4 * (3 * 2)  # the second weight, for its input
-    assert saved_bytes(lambda: x.sin()) == 0
-
-
-def test_no_repeats_are_refused(prepared):
-    with pytest.raises(ValueError, match="repeats is 0; expected at least 1"):
-        measure_cost(TINY, prepared, CPU, repeats=0)
-
-
-def test_the_verb_prints_a_table_and_writes_it(monkeypatch, capsys, tmp_path):
-    file, out = tmp_path / "tiny.yaml", tmp_path / "cost.json"
-    file.write_text(to_yaml(TINY))
-    command = ["relatum", "cost", str(file), "--repeats", "2", "--out", str(out), "--data.batch-size", "12"]
-    monkeypatch.setattr("sys.argv", command)
-    cli.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["supervised", "supervised", "ratio"]
-    assert [line.rsplit(maxsplit=1)[1] for line in lines[2:4]] == ["1.00", "1.00"]
-    assert lines[4].startswith("12 images a step, 2 repeats")
-    found = json.loads(out.read_text())
-    assert found["images"] == 12
-    assert found["side"]["parameters"] == found["baseline"]["parameters"]

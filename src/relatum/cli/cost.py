@@ -1,4 +1,4 @@
-"""Measure what a training step takes, beside the baseline's on the same images."""
+"""Measure what a training step takes, beside those of other methods on the same images."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from relatum.cli.arguments import device_of, parse, precision_of, recipe_argument, write
 
-USAGE = "RECIPE [SETTING] [--repeats 10] [--out FILE.json] [--model.name resnet50 ...]"
+USAGE = "RECIPE [SETTING] [--beside METHOD ...] [--repeats 10] [--out FILE.json] [--model.name resnet50 ...]"
 
 
 def run(args: Sequence[str]) -> None:
@@ -25,8 +25,11 @@ def run(args: Sequence[str]) -> None:
     @dataclass(frozen=True)
     class Cost:
         recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+        beside: tuple[str, ...] = ()
+        """More methods that take the same batch. The baseline (simclr or supervised) is always there, and kd beside a
+        method that has a teacher."""
         repeats: int = 10
-        """Steps of each side that are timed."""
+        """Turns that are timed, each a step of every method."""
         out: Path | None = None
         """Write the numbers to this JSON file."""
 
@@ -36,9 +39,8 @@ def run(args: Sequence[str]) -> None:
         torch.set_num_threads(settings.threads)
     device = device_of(chosen.recipe)
     prepared = building.prepare(chosen.recipe, trial.of(chosen.recipe))
-    measured = measure_cost(
-        chosen.recipe, prepared, device, precision_of(chosen.recipe, device), repeats=chosen.repeats
-    )
+    precision = precision_of(chosen.recipe, device)
+    measured = measure_cost(chosen.recipe, prepared, device, precision, beside=chosen.beside, repeats=chosen.repeats)
     print(measured.table())
     if chosen.out:
         write(chosen.out, json.dumps(asdict(measured), indent=1) + "\n")

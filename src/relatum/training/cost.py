@@ -1,15 +1,16 @@
-"""What a method costs in training beside the baseline: measured in one process, on the same images.
+"""What a method costs in training beside others: measured in one process, on the same images.
 
-The two sides take turns, A B A B ..., so that what disturbs the machine disturbs both. The baseline of a method that
-contrasts two views is SimCLR with the cosine, that of all others cross-entropy; it encodes all images of the method's
-batch, so that the ratio is what the method adds, and not what more images cost.
+The sides take turns, A B C A B C ..., so that what disturbs the machine disturbs all. The first beside a method that
+contrasts two views is SimCLR with the cosine, beside all others cross-entropy, and then KD beside one that has a
+teacher. All encode all images of the method's batch, so that a ratio is what the method adds, and not what more images
+cost.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from relatum.core.types import Batch
 from relatum.measurement.measurer import PrecisionContext
 from relatum.methods import METHODS, Method
 from relatum.recipes.building import Prepared, build, build_loader
-from relatum.recipes.recipe import Recipe, options
+from relatum.recipes.options import options, options_of
+from relatum.recipes.recipe import Recipe
 from relatum.training.optimizers import build_optimizer
 
 WARM_UP = 2  # steps of each side that are not counted
@@ -36,52 +38,50 @@ class Side:
         activation_bytes: on a processor, what autograd keeps of the forward pass for the backward pass, each storage
             once, parameters and buffers apart (layers that are computed again keep nothing and count nothing). On a
             GPU, by how much a step's forward and backward pass raise the allocated memory, gradients included.
+        time_ratio: the time of the measured method over that of this one: the median of the repeats, each a turn.
+        time_range: the smallest and the largest of these.
     """
 
     method: str
     seconds: float
     parameters: int
     activation_bytes: int
+    time_ratio: float
+    time_range: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes, and the baseline beside it.
+    """What a method takes, and others beside it.
 
     Attributes:
         images: how many pass the backbone in one step.
         repeats: steps of each side that were timed.
         side: the method.
-        baseline: the baseline.
-        time_ratio: the method's time over the baseline's: the median of the repeats, each a pair of neighbors.
-        time_range: the smallest and the largest of these.
+        beside: the others, the baseline first.
     """
 
     images: int
     repeats: int
     side: Side
-    baseline: Side
-    time_ratio: float
-    time_range: tuple[float, float]
+    beside: tuple[Side, ...]
+
+    @property
+    def baseline(self) -> Side:
+        """SimCLR or cross-entropy."""
+        return self.beside[0]
 
     def table(self) -> str:
         """The numbers as lines for a terminal."""
-        a, b = self.side, self.baseline
-        rows = [
-            ("", a.method, b.method, "ratio"),
-            ("milliseconds an image", f"{1e3 * a.seconds:.3f}", f"{1e3 * b.seconds:.3f}", f"{self.time_ratio:.2f}"),
-            ("trained parameters", f"{a.parameters:,}", f"{b.parameters:,}", f"{a.parameters / b.parameters:.2f}"),
-            (
-                "activations, MiB",
-                f"{a.activation_bytes / 2**20:.1f}",
-                f"{b.activation_bytes / 2**20:.1f}",
-                f"{a.activation_bytes / b.activation_bytes:.2f}",
-            ),
-        ]
+        rows = [("", "milliseconds an image", "trained parameters", "activations, MiB", f"time of {self.side.method}")]
+        for side in (self.side, *self.beside):
+            low, high = side.time_range
+            over = f"{side.time_ratio:.2f} of this ({low:.2f} to {high:.2f})" if side is not self.side else ""
+            numbers = (f"{1e3 * side.seconds:.3f}", f"{side.parameters:,}", f"{side.activation_bytes / 2**20:.1f}")
+            rows.append((side.method, *numbers, over))
         widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        low, high = self.time_range
-        how = f"{self.images} images a step, {self.repeats} repeats; ratios of time from {low:.2f} to {high:.2f}"
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        how = f"{self.images} images a step, {self.repeats} repeats; ratios are medians of turns, and their range."
         return "\n".join([*lines, how])
 
 
@@ -91,37 +91,64 @@ def measure_cost(
     device: torch.device,
     precision: PrecisionContext = nullcontext,
     *,
+    beside: Sequence[str] = (),
     repeats: int = 10,
 ) -> Cost:
-    """Time, parameters and memory of a recipe's training step, and of the baseline on the same batch.
+    """Time, parameters and memory of a recipe's training step, and of others on the same batch.
 
     Args:
-        recipe: whose method is measured; its backbone, batch, images and optimizer serve both sides.
+        recipe: whose method is measured; its backbone, batch, images and optimizer serve all sides.
         prepared: the recipe's images.
         device: where.
         precision: makes the context of the forward pass, as in training.
-        repeats: pairs of steps that are timed, at least 1.
+        beside: more methods with their default options, and the recipe's teacher where they have one.
+        repeats: turns that are timed, at least 1.
 
     Raises:
-        ValueError: for no repeats, and as `build` and `build_loader`.
+        ValueError: for no repeats, for a method that does not exist or takes other batches, and as `build` and
+            `build_loader`.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected at least 1 (10 is the default).")
-    contrasts = METHODS[recipe.method.name].pairing == "two-views"
-    baseline = replace(recipe, method=options("simclr" if contrasts else "supervised"))
+    others = [replace(recipe, method=_as_beside(recipe, name)) for name in _names_beside(recipe, beside)]
     batch = next(build_loader(recipe, prepared, device).epoch(0))
     images = sum(map(len, batch.views))
-    steps = [_Step(side, prepared, batch, device, precision) for side in (recipe, baseline)]
+    steps = [_Step(side, prepared, batch, device, precision) for side in (recipe, *others)]
     memory = [step.activation_bytes() for step in steps]
     for step in steps * WARM_UP:
         step()
     times = [[_seconds(step, device) for step in steps] for _ in range(repeats)]
-    side, other = (
-        Side(step.name, statistics.median(seconds) / images, step.parameters, kept)
-        for step, seconds, kept in zip(steps, zip(*times), memory)
-    )
-    ratios = [ours / theirs for ours, theirs in times]
-    return Cost(images, repeats, side, other, statistics.median(ratios), (min(ratios), max(ratios)))
+    sides = []
+    for step, seconds, kept in zip(steps, zip(*times), memory):
+        ratios = [turn[0] / own for turn, own in zip(times, seconds)]
+        own = statistics.median(seconds) / images
+        spread = (min(ratios), max(ratios))
+        sides.append(Side(step.name, own, step.parameters, kept, statistics.median(ratios), spread))
+    return Cost(images, repeats, sides[0], tuple(sides[1:]))
+
+
+def _names_beside(recipe: Recipe, beside: Sequence[str]) -> list[str]:
+    contrasts = METHODS[recipe.method.name].pairing == "two-views"
+    for name in beside:
+        if name in METHODS and (METHODS[name].pairing == "two-views") != contrasts:
+            found, needed = (
+                ("two views of an image", "labeled images") if contrasts else ("labeled images", "two views")
+            )
+            raise ValueError(
+                f"{name} cannot stand beside {recipe.method.name}: the batch is of {found}, and {name} needs {needed}; "
+                f"name a method that takes the same batch."
+            )
+    names = ["simclr" if contrasts else "supervised"]
+    if getattr(recipe.method, "teacher", "") and not contrasts and recipe.method.name != "kd":
+        names.append("kd")
+    return [*names, *(name for name in dict.fromkeys(beside) if name not in names)]
+
+
+def _as_beside(recipe: Recipe, name: str) -> Any:
+    """The options of another method, with the recipe's teacher where it has one."""
+    known = {field.name for field in fields(options_of(name))}
+    teacher = getattr(recipe.method, "teacher", "")
+    return replace(options(name), teacher=teacher) if "teacher" in known and teacher else options(name)
 
 
 class _Step:
