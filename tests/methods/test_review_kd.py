@@ -6,6 +6,7 @@ import torch
 import reference
 from distilling import batch, compared, student, teacher, values
 from relatum.methods.distill.review_kd import Fusion, ReviewKD, hierarchical_context_loss
+from relatum.networks.backbones import Backbone
 
 
 def nearest(maps, size):
@@ -30,6 +31,16 @@ def fused(fusion, maps, deeper, size):
         own = mixed
     own = nearest(own, size)
     return fusion.adapt(own), own
+
+
+def test_the_common_width_is_that_of_the_embedding_up_to_512():
+    """Of ShuffleNetV2 the last stage has 464 channels, and the embedding 1,024."""
+    network = Backbone("cifar_shufflenetv2", stem="cifar", num_classes=10)
+    assert (network.stage_channels[-1], network.embedding_dim) == (464, 1024)
+    assert {fusion.narrow[0].out_channels for fusion in ReviewKD(network, teacher=teacher()).fusions} == {512}
+    assert {fusion.narrow[0].out_channels for fusion in ReviewKD(student(), teacher=teacher()).fusions} == {
+        student().embedding_dim
+    }
 
 
 @pytest.mark.parametrize("kind", ["three-stages", "four-stages"])

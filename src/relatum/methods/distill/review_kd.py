@@ -12,8 +12,8 @@ common width and each 3x3 is followed by batch normalization.
 Pengguang Chen, Shu Liu, Hengshuang Zhao, Jiaya Jia: Distilling Knowledge via Knowledge Review. CVPR 2021, Figure 3 (the
 attention-based fusion) and Section 3.3 (the hierarchical context loss).
 
-The authors' code: width min(512, that of the deepest map); a weight for each pair of networks, 0.6 for ResNet-56 to 20,
-1 for 110 to 32, 5 for ResNet-32x4 to 8x4 and for wide networks, 8 for ResNet-32x4 to ShuffleNetV2; the weight grows
+The authors' code: width min(512, that of the embedding); a weight for each pair of networks, 0.6 for ResNet-56 to 20,
+1 for 110 to 32, 8 for ResNet-32x4 to ShuffleNetV2, 5 for the others that it lists; the weight grows
 during the first 20 of 240 epochs, a step at each epoch (`warmup=1 / 12` grows with every step). It reads the teacher's
 maps before the last ReLU of a stage, and asks for square maps whose sizes are written down for each pair. A `Backbone`
 gives maps as they leave a stage, which for networks without pre-activation is after the ReLU; sizes are those of the
@@ -45,7 +45,7 @@ class ReviewKD(Distiller, pairing="single"):
         backbone: the student, with classes.
         teacher: a trained network.
         weight: weight of all maps together; depends on the pair of networks, 0.6 to 8 in the authors' code.
-        width: channels of the fused maps; none means those of the student's deepest map, at most 512.
+        width: channels of the fused maps; none means those of the student's embedding, at most 512.
         warmup: the share of all steps, at the start, in which the weight grows from 0; the authors' code has 20 of
             240 epochs.
         task_weight: weight of the cross-entropy.
@@ -70,7 +70,7 @@ class ReviewKD(Distiller, pairing="single"):
     ) -> None:
         super().__init__(backbone, teacher, task_weight, kd_weight, temperature)
         self.weight = at_least_zero("weight", weight)
-        width = min(512, backbone.stage_channels[-1]) if width is None else width
+        width = min(512, backbone.embedding_dim) if width is None else width
         if width < 1:
             raise ValueError(f"width is {width}; expected a positive number of channels such as 256.")
         own, goal = ((*network.stage_channels, network.embedding_dim)[::-1] for network in (backbone, teacher))
