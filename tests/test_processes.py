@@ -80,7 +80,7 @@ def test_two_processes_measure_what_one_measures(together):
     method = build(TWO, prepared)
     method.load_state_dict(checkpoints.read(checkpoints.found(together)[-1])["method"])
     between = measurer_of(TWO, prepared, torch.device("cpu")).between_epochs(method)
-    assert between.keys() == {"validation_knn_top1", "validation_knn_top5"}
+    assert between.keys() == {"validation_knn_top1", "validation_knn_top5", "effective_rank"}
     assert between == {name: record.history[-1][name] for name in between}
 
 

@@ -203,6 +203,9 @@ class Measurer:
     def between_epochs(self, method: Method, probe: OnlineProbe | None = None) -> dict[str, float]:
         """What can be said of the encoder between two epochs, from the training images alone; {} but on rank 0.
 
+        Accuracies where there are classes, and the effective rank of the features: of the held-out images, or of those
+        of training where nothing is held out.
+
         Args:
             method: its backbone is measured.
             probe: what has learned from its features beside it; only with labels and held-out images.
@@ -224,7 +227,7 @@ class Measurer:
             found = _prefix("validation_knn_", knn(bank, read["embedding"]))
         if probe is not None:
             found |= _prefix("validation_online_", probe.measure(*read["embedding"]))
-        return found if compared else found | {"effective_rank": effective_rank(read["embedding"].features)}
+        return found | {"effective_rank": effective_rank(read["embedding"].features)}
 
     def final(self, method: Method | Backbone) -> Measurements:
         """The final measurements: on the test set, against all training images.

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from relatum.recipes.building import NOTHING, Given, Prepared
 from relatum.recipes.recipe import Recipe
 from relatum.recipes.trained import weights_file
 from relatum.reports.records import read_record
+from relatum.training.collapse import alarm
 from relatum.training.online import Online
 from relatum.training.optimizers import build_optimizer
 
@@ -74,6 +75,10 @@ class Assembled:
     def first(self) -> bool:
         """Whether this process writes."""
         return self.fabric.global_rank == 0
+
+    def collapse(self, history: Sequence[Mapping[str, float]]) -> str:
+        """The notice of a collapse that the epochs show; "" for none, and for methods that learn from classes."""
+        return "" if self.method.needs_labels else alarm(history)
 
     @property
     def encoder(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ step, and every random decision is a function of (seed, epoch, step), so that a 
 resumed ends in the same weights, bit for bit, on the same machine.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -31,6 +32,8 @@ from relatum.training.passes import Passes
 from relatum.training.profiler import profiler
 from relatum.training.run_folder import Progress, RunFolder
 from relatum.training.tracking import Tracker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
             if parts.first:
                 run.save(progress, recipe, parts.method, parts.optimizer, parts.facts, parts.online)
                 logs.epoch(progress.history)
+                _tell_collapse(parts, progress)
             wait_for_all()  # here, and not in a step of the next epoch, where torch's patience is half an hour
         finish(parts, run, progress, started_from, logs)
 
@@ -162,6 +166,13 @@ def _measured_between(parts: Assembled, epoch: int) -> dict[str, float]:
     if not wanted:
         return {}
     return parts.measurer.between_epochs(parts.method, None if parts.online is None else parts.online.probe)
+
+
+def _tell_collapse(parts: Assembled, progress: Progress) -> None:
+    """Warn of a collapse, once: after the epoch that is the first to show it."""
+    said = parts.collapse(progress.history)
+    if said and not parts.collapse(progress.history[:-1]):
+        log.warning("%s", said)
 
 
 def _headline(parts: Assembled) -> str:

@@ -67,7 +67,7 @@ def _measure_and_record(parts: Assembled, run: RunFolder, progress: Progress, st
         metrics=found.metrics,
         protocols=found.protocols | online,
         columns=found.columns,
-        notices=list(found.notices),
+        notices=[*found.notices, *filter(None, [parts.collapse(progress.history)])],
         correct=found.correct,
         images_passed=progress.images_passed,
         seconds=progress.seconds,
