@@ -7,8 +7,12 @@ import pytest
 import timm
 import torch
 
+from relatum.core.types import Batch
+from relatum.methods.contrastive.mocov3 import MoCoV3
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import load_encoder, save_encoder
+from relatum.recipes.recipe import Optim
+from relatum.training.optimizers import build_optimizer
 
 NAME = "test_vit"  # 6 blocks of 64 channels, 2 heads
 
@@ -124,3 +128,23 @@ def test_an_exported_transformer_is_timms_own_with_all_its_weights(tmp_path: Pat
     features = rebuilt.forward_head(rebuilt.forward_features(images), pre_logits=True)
     torch.testing.assert_close(features, backbone.embed(images), rtol=0, atol=0)
     assert rebuilt(torch.randn(1, 3, 16, 16)).shape == (1, 4)
+
+
+def test_frozen_patches_stay_as_they_were_and_all_else_of_moco_v3_learns() -> None:
+    torch.manual_seed(0)
+    backbone = transformer()
+    method = MoCoV3(backbone, layers=3, hidden_width=16, out_width=8, freeze_patches=True)
+    before = {name: parameter.clone() for name, parameter in backbone.named_parameters()}
+    optimizer = build_optimizer(method, Optim(name="adamw", lr=1e-3, weight_decay=0.1))
+    for step in range(2):
+        views = tuple(torch.randn(4, 3, 32, 32) for _ in range(2))
+        torch.stack([*method.losses(Batch.unlabeled(*views)).values()]).sum().backward()
+        optimizer.step()
+        method.after_step(step / 2)
+    same = {name for name, parameter in backbone.named_parameters() if torch.equal(parameter, before[name])}
+    assert same == {"model.patch_embed.proj.weight", "model.patch_embed.proj.bias"}
+
+
+def test_a_network_without_patches_has_none_to_freeze() -> None:
+    with pytest.raises(ValueError, match=r"ResNet projects no patches that could be frozen; leave freeze_patches out"):
+        MoCoV3(Backbone("resnet18", stem="cifar"), freeze_patches=True)

@@ -61,6 +61,21 @@ def size_arguments(timm_name: str, img_size: int | None, patch_size: int | None)
     return given | {"dynamic_img_size": True}
 
 
+def patch_projection(model: nn.Module) -> nn.Module:
+    """What turns the patches of an image into tokens.
+
+    Raises:
+        ValueError: for a model that has none.
+    """
+    found = getattr(getattr(model, "patch_embed", None), "proj", None)
+    if not isinstance(found, nn.Module):
+        raise ValueError(
+            f"{type(model).__name__} projects no patches that could be frozen; leave freeze_patches out, or choose a "
+            "vision transformer such as vit_tiny_patch16_224"
+        )
+    return found
+
+
 @torch.no_grad()
 def class_attention(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n heads gh gw"]:
     """How much the class token looks at each patch in the last block, head by head: the weights of its softmax.

@@ -7,6 +7,9 @@ Xinlei Chen, Saining Xie, Kaiming He: An Empirical Study of Training Self-Superv
 Eq. (1) and Algorithm 1. Projector and predictor have 4096 hidden units and 256 outputs, batch norm after every layer,
 the last too; the projector has three layers on a ViT and two on a ResNet. The temperature is 0.2; the authors' code has
 1.0 for ResNet-50. There the copy follows before the keys of a step are read, here after the step before: the same keys.
+Section 4.2: a vision transformer trains without dips where its patches are projected by weights of chance, which are
+never trained (`freeze_patches`). The authors' ViTs have a position embedding of sines that is not trained either, and
+their ViT-S has 12 heads; timm's are trained, and 6.
 
 With another relation it is what predictions and keys compare by; Jaccard's two spaces have a projector and a predictor
 each, and the factor 2 t is that of each term's own temperature.
@@ -26,6 +29,7 @@ from relatum.methods.checks import share
 from relatum.networks.backbones import Backbone
 from relatum.networks.heads import Projector
 from relatum.networks.memory import MomentumCopy
+from relatum.networks.transformers import patch_projection
 from relatum.relations import Cosine, Relation, unit
 
 
@@ -43,6 +47,10 @@ class MoCoV3(Method, pairing="two-views"):
         out_width: width of each space.
         layers: fully connected layers of the projector: 2 for a ResNet, 3 for a ViT.
         prediction_layers: those of the predictor.
+        freeze_patches: leave the projection of the patches as it is at the start; for vision transformers.
+
+    Raises:
+        ValueError: for a backbone whose patches are to be frozen, and which has none; for options out of range.
     """
 
     def __init__(
@@ -58,8 +66,11 @@ class MoCoV3(Method, pairing="two-views"):
         out_width: int = 256,
         layers: int = 2,
         prediction_layers: int = 2,
+        freeze_patches: bool = False,
     ) -> None:
         super().__init__(backbone)
+        if freeze_patches:
+            patch_projection(backbone.model).requires_grad_(False)
         terms = contrast_terms(relation, temperature, alphas, cosine_temperature)
         self.terms = tuple(term._replace(weight=2 * float(term.temperature) * term.weight) for term in terms)
         self.spaces = spaces = relation.spaces
