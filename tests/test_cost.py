@@ -143,7 +143,8 @@ def test_others_are_measured_by_name_each_once(prepared):
 @pytest.mark.parametrize(
     ("beside", "message"),
     [
-        ("simclr", "simclr cannot stand beside supervised: the batch is of labeled images, and simclr needs two views"),
+        ("simclr", "simclr cannot stand beside supervised: it needs batches of two-views, and these are of single"),
+        ("corsd", "corsd cannot stand beside supervised: it needs batches of triples, and these are of single"),
         ("simclt", "there is no method 'simclt'; did you mean simclr"),
         ("kd", "needs a teacher"),
     ],

@@ -128,15 +128,13 @@ def measure_cost(
 
 
 def _names_beside(recipe: Recipe, beside: Sequence[str]) -> list[str]:
-    contrasts = METHODS[recipe.method.name].pairing == "two-views"
+    pairing = METHODS[recipe.method.name].pairing
+    contrasts = pairing == "two-views"
     for name in beside:
-        if name in METHODS and (METHODS[name].pairing == "two-views") != contrasts:
-            found, needed = (
-                ("two views of an image", "labeled images") if contrasts else ("labeled images", "two views")
-            )
+        if name in METHODS and METHODS[name].pairing != pairing:
             raise ValueError(
-                f"{name} cannot stand beside {recipe.method.name}: the batch is of {found}, and {name} needs {needed}; "
-                f"name a method that takes the same batch."
+                f"{name} cannot stand beside {recipe.method.name}: it needs batches of {METHODS[name].pairing}, and "
+                f"these are of {pairing}; name methods that take the same."
             )
     names = ["simclr" if contrasts else "supervised"]
     if getattr(recipe.method, "teacher", "") and not contrasts and recipe.method.name != "kd":
