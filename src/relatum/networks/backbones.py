@@ -266,7 +266,7 @@ class Backbone(nn.Module):
         """How much a transformer's class token looks at each patch in the last block: see `class_attention`.
 
         Raises:
-            ValueError: as `forward`, and for a model without such attention.
+            ValueError: as `forward`; NoAttentionError for a model without such attention.
         """
         self.refuse_images_of(*images.shape[1:])
         return class_attention(self.model, images)

@@ -15,6 +15,10 @@ MODULES = ("vision_transformer", "deit")
 """Where timm keeps the plain transformers (Dosovitskiy et al. 2021), DeiT's among them."""
 
 
+class NoAttentionError(ValueError):
+    """A network has no class token that looks at patches."""
+
+
 def is_transformer(timm_name: str) -> bool:
     """Whether timm's model of this name is a plain vision transformer."""
     return timm.models.is_model_in_modules(timm_name.partition(".")[0], MODULES)
@@ -88,10 +92,10 @@ def class_attention(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float
         images: normalized.
 
     Raises:
-        ValueError: for a model that is none, or has no class token.
+        NoAttentionError: for a model that is none, or has no class token.
     """
     if not isinstance(model, VisionTransformer) or model.cls_token is None:
-        raise ValueError(
+        raise NoAttentionError(
             f"{type(model).__name__} has no attention of a class token to show; expected a vision transformer with "
             "one, such as vit_tiny_patch16_224"
         )

@@ -46,7 +46,7 @@ class Evaluation(_EvaluatorOptions):  # its base is made of the evaluators
     """Train a linear probe on the features of the training batches, and measure it with the others between epochs: a
     curve of what the encoder knows, which it never feels. Its learning rates are those of `linear`."""
     figures: bool = True
-    """Draw neighbors.png and tsne.png, and stages.png where the stages are measured."""
+    """Draw neighbors.png and tsne.png, stages.png where the stages are measured, and attention.png of a transformer."""
     batch_size: int = 500
     """Images of one forward pass."""
 

@@ -1,6 +1,7 @@
 """Pictures of a trained encoder: what it holds to be alike, before and after training, and maps of its features."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,13 @@ from relatum.evaluation.retrieval import nearest
 from relatum.evaluation.tsne import tsne
 from relatum.measurement.measurer import Measurements, Measurer, evaluating
 from relatum.networks.backbones import Backbone
-from relatum.reports import figures, tiles
+from relatum.networks.transformers import NoAttentionError
+from relatum.reports import attention, figures, tiles
 from relatum.reports.tiles import Column, Tile
 
+log = logging.getLogger(__name__)
+
+ATTENDED = 6  # images of the picture of attention
 QUERIES = 10  # rows of the picture of neighbors
 NEIGHBORS = 6  # images beside each query, before and after
 BANK = 3_000  # training images that neighbors are looked for in
@@ -44,7 +49,7 @@ class Space(NamedTuple):
 
 
 def draw(folder: Path, measurer: Measurer, backbone: Backbone, found: Measurements, *, name: str, seed: int) -> None:
-    """neighbors.png, tsne.png, and stages.png where stages were measured.
+    """neighbors.png, tsne.png, stages.png where stages were measured, and attention.png where there is attention.
 
     The images are those of the test set, or held-out ones, or those of training where there are no others. One process
     draws alone: nothing here waits for the others.
@@ -68,6 +73,7 @@ def draw(folder: Path, measurer: Measurer, backbone: Backbone, found: Measuremen
     spaces = _spaces(measurer, backbone, found, shown, bank)
     classes = measurer.source.classes
     draw_neighbors(spaces, shown, bank, classes, folder / "neighbors.png", name=name, kind=kind, own=own)
+    draw_attention(measurer, backbone, shown, folder / "attention.png", name=name, kind=kind)
     if len(shown) >= figures.LEAST_MAPPED:
         maps = [figures.Map(f"{s.name}: {s.said}" if s.said else s.name, _mapped(s.shown, seed)) for s in spaces]
         part = f"{len(images):,}" if len(shown) == len(images) else f"{len(shown):,} of {len(images):,}"
@@ -124,6 +130,33 @@ def draw_neighbors(
     tiles.neighbors(asked, columns, path, title=title, note=note)
 
 
+def draw_attention(measurer: Measurer, backbone: Backbone, shown: Images, path: Path, *, name: str, kind: str) -> None:
+    """What the class token of a vision transformer looks at in its last block, head by head, in a few of the images.
+
+    After Caron et al. 2021 ("Emerging Properties in Self-Supervised Vision Transformers"), Figure 1. Networks without
+    such attention have no such picture, which the log says.
+
+    Args:
+        measurer: of the run.
+        backbone: trained.
+        shown: images; the first of some classes are drawn, or evenly spread ones where there are no classes.
+        path: the PNG.
+        name: of the run.
+        kind: what `shown` are.
+    """
+    chosen = queries_of(shown.labels)[:ATTENDED]
+    try:
+        with evaluating(backbone):
+            maps = [backbone.attention(views).cpu() for views, _ in _views(measurer, shown.subset(chosen))]
+    except NoAttentionError as error:
+        log.info("%s is left out: %s", path.name, error)
+        return
+    seen = [measurer.thumbnail(shown, i) for i in chosen.tolist()]
+    title = f"{name}: what the class token looks at"
+    note = f"{kind} images; attention of the last block, each map from its least (dark) to its largest weight (light)"
+    attention.attention_maps(seen, torch.cat(maps), path, title=title, note=note)
+
+
 def queries_of(labels: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
     """The first image of each class, then the second, until there are enough; classes are spread where many.
 
@@ -164,7 +197,12 @@ def _spaces(measurer: Measurer, backbone: Backbone, found: Measurements, shown: 
 
 
 def _embedded(measurer: Measurer, encode: Callable[[Tensor], Float[Tensor, "n d"]], images: Images) -> Embeddings:
-    views = evaluation_batches(
+    with measurer.precision():
+        return extract(encode, _views(measurer, images))
+
+
+def _views(measurer: Measurer, images: Images) -> Iterator[tuple[Float[Tensor, "n c s s"], Int[Tensor, " n"]]]:
+    return evaluation_batches(
         images,
         EvaluationView(size=measurer.view.size),
         mean=measurer.source.mean,
@@ -173,8 +211,6 @@ def _embedded(measurer: Measurer, encode: Callable[[Tensor], Float[Tensor, "n d"
         device=measurer.device,
         workers=measurer.workers,
     )
-    with measurer.precision():
-        return extract(encode, views)
 
 
 def _some(images: Images, most: int) -> Images:

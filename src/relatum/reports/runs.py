@@ -12,6 +12,7 @@ PICTURES = {
     "neighbors.png": "queries and their nearest neighbors",
     "tsne.png": "a map of the features",
     "stages.png": "a map of the features of every stage",
+    "attention.png": "what the class token looks at, head by head",
 }
 PICTURED = 3  # runs whose pictures fit into a page
 

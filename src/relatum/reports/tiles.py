@@ -62,7 +62,7 @@ def neighbors(
         title: of the picture.
         note: below it.
     """
-    s, cell = SCALE, TILE + 2 * FRAME + GAP
+    cell = TILE + 2 * FRAME + GAP
     widths = [max((len(row) for row in column.rows), default=0) * cell for column in columns]
     left = [MARGIN + cell + WIDE_GAP + sum(widths[:i]) + i * WIDE_GAP for i in range(len(columns))]
     top = MARGIN + (38 if title else 0)
@@ -71,13 +71,13 @@ def neighbors(
         left[-1] + widths[-1] - GAP + MARGIN,
         first + len(queries) * (cell + CAPTION) + (26 if note else 0) + MARGIN // 2,
     )
-    canvas = Image.new("RGB", (size[0] * s, size[1] * s), PAPER)
+    canvas = paper(*size)
     draw = ImageDraw.Draw(canvas)
-    _words(draw, (MARGIN, MARGIN), title, 21, INK, bold=True)
-    _words(draw, (MARGIN, top + 4), "query", 15, INK, bold=True)
+    words(draw, (MARGIN, MARGIN), title, 21, INK, bold=True)
+    words(draw, (MARGIN, top + 4), "query", 15, INK, bold=True)
     for x, column in zip(left, columns):
-        _words(draw, (x, top + 4), column.title, 15, INK, bold=True)
-        _words(draw, (x, top + 24), column.subtitle, 13, SOFT)
+        words(draw, (x, top + 4), column.title, 15, INK, bold=True)
+        words(draw, (x, top + 24), column.subtitle, 13, SOFT)
     for number, query in enumerate(queries):
         y = first + number * (cell + CAPTION)
         _tile(canvas, draw, query, (MARGIN, y), INK)
@@ -85,7 +85,17 @@ def neighbors(
             for place, tile in enumerate(column.rows[number]):
                 color = PLAIN if tile.same is None else SAME if tile.same else OTHER
                 _tile(canvas, draw, tile, (x + place * cell, y), color)
-    _words(draw, (MARGIN, size[1] - MARGIN // 2 - 22), note, 13, SOFT)
+    words(draw, (MARGIN, size[1] - MARGIN // 2 - 22), note, 13, SOFT)
+    saved(canvas, path)
+
+
+def paper(width: int, height: int) -> Image.Image:
+    """An empty picture; its sides are given before `SCALE`."""
+    return Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
+
+
+def saved(canvas: Image.Image, path: Path) -> None:
+    """Write a picture as a PNG."""
     # A palette keeps such pictures at a third of their size; they are seen in their own colors all the same.
     canvas.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -116,10 +126,16 @@ def _tile(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple[
     )
 
 
-def _words(
+def words(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, color: tuple, bold: bool = False
 ) -> None:
+    """A line of text, its upper left corner at `at`; lengths are those before `SCALE`."""
     draw.text((at[0] * SCALE, at[1] * SCALE), text, color, font=_font(size, bold))
+
+
+def width_of(text: str, size: int, bold: bool = False) -> int:
+    """How wide a line is, before `SCALE`."""
+    return round(_font(size, bold).getlength(text) / SCALE)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

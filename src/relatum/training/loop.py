@@ -62,7 +62,8 @@ def fit(
     """Train as the recipe says, measure, and leave everything in a run folder.
 
     The folder holds `recipe.yaml`, `record.json`, `encoder.safetensors` (with the script that loads it),
-    `checkpoints/`, `metrics.csv`, `tensorboard/`, and the figures `curves.png`, `neighbors.png` and `tsne.png`.
+    `checkpoints/`, `metrics.csv`, `tensorboard/`, and the figures `curves.png`, `neighbors.png` and `tsne.png`
+    (a vision transformer's has `attention.png`, too).
 
     Args:
         recipe: everything that decides the run.
