@@ -69,6 +69,7 @@ CHOSEN = {
     "seed-jaccard": ("seed", {"relation": Jaccard()}),
     "tf-kd-alpha-1": ("tf-kd", {"alpha": 1.0}),
     "tf-kd-virtual-code": ("tf-kd-virtual", {"form": "code"}),
+    "ps-kd-sharded": ("ps-kd", {"sharded": True}),
     "dml-three": ("dml", {"peers": 2}),
     "sd-conference": ("sd", {"attention": False, "temperature_squared": True}),
     "sd-code": ("sd", {"hint": "frobenius", "hint_weight": 0.03, "exempt": "second-deepest"}),

@@ -70,6 +70,21 @@ def test_two_processes_train_in_phases(tmp_path):
     assert task["task"] > 0 == task["hint"]
 
 
+def test_each_process_saves_its_part_of_a_bank(tmp_path):
+    """Of the last checkpoints, and of one more; how a run goes on from them is tested beside the two ranks' law."""
+    run, method = tmp_path / "run", options("ps-kd", sharded=True, bank="float16")
+    recipe = dataclasses.replace(changed(TWO, train={"epochs": 2}, evaluation={"run": ("classifier",)}), method=method)
+    training.fit(recipe, run, quiet=True)
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {f"epoch-0000{i}{part}.pt" for i in (1, 2) for part in ("", ".part-1")}
+    first = checkpoints.read(checkpoints.found(run)[-1])["method"]["bank.rows"]
+    second = checkpoints.read(checkpoints.part_of(run, 2, 1))["bank.rows"]
+    assert first.shape == second.shape == (65, 10)  # of 128 images, and a row for what is written of the other's
+    assert not torch.equal(first, second)
+    sums = torch.cat([first[:-1], second[:-1]]).float().sum(1)
+    torch.testing.assert_close(sums, torch.ones(128), rtol=0, atol=5e-3)
+
+
 def test_two_processes_measure_what_one_measures(together):
     """The same weights: every number of the Record, and what was measured after the last epoch."""
     record, alone = read_record(together), measure_run(together, TWO, torch.device("cpu"))

@@ -100,3 +100,24 @@ def test_a_refined_target_is_a_distribution_with_and_without_a_past():
     torch.testing.assert_close(target.sum(1), torch.ones(2))
     torch.testing.assert_close(target[0], 0.8 * past[0] + 0.2 * torch.eye(CLASSES)[1])
     assert torch.equal(target[1], torch.eye(CLASSES)[2])
+
+
+def test_ps_kd_in_half_precision_is_that_of_rounded_predictions():
+    """The rows are what float16 makes of the predictions, in half of the memory; the next target is made of them."""
+    given, methods = batch(), [PSKD(network(), num_samples=SAMPLES, bank=bank) for bank in ("float32", "float16")]
+    methods[1].load_state_dict(methods[0].state_dict())
+    for method in methods:
+        method.losses(given)
+        method.after_step(1.0)
+    whole, half = methods
+    index, labels = given.index[0], given.labels[0]
+    assert half.bank.rows.dtype == half.state_dict()["bank.rows"].dtype == torch.float16
+    assert half.bank.rows.nbytes * 2 == whole.bank.rows.nbytes
+    assert torch.equal(half.bank.rows, whole.bank.rows.half())
+    assert (half.bank(index) - whole.bank(index)).abs().max() <= 2**-12
+    target = refined_target(labels, whole.bank(index).half().float(), torch.tensor(0.8))
+    torch.testing.assert_close(target.sum(1), torch.ones(len(labels)))
+    logits = half.backbone(given.views[0]).logits
+    expected = -(target * logits.log_softmax(1)).sum(1).mean()
+    assert values(half.losses(given)) == {"task": pytest.approx(expected.item(), rel=1e-6)}
+    assert values(half.losses(given)) != values(whole.losses(given))

@@ -2,21 +2,28 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import distributed, nn
 
 from cases import CLASSES, IMAGES, VARIANTS, batch_for, build, optimizer_of
 from ranks import WORLD, Ranks
-from relatum.core.distributed import of_first
+from relatum.core.distributed import first_does, gather, of_first, wait_for_all
 from relatum.core.types import Batch
 from relatum.evaluation.linear import LinearProbe
 from relatum.evaluation.online import OnlineProbe
 from relatum.methods import METHODS
 from relatum.methods.contrastive.lejepa import lejepa_terms
+from relatum.networks.memory import Bank, agreed_buffers, own_parts
+from relatum.training import checkpoints
 from relatum.training.online import Online
+from relatum.training.processes import PhasesInParallel
+from relatum.training.run_folder import Progress, RunFolder
+from test_training import TINY
 
 STEPS = 2
 """The second step meets what the first has left in queues, banks and momentum copies."""
@@ -25,7 +32,7 @@ GATHERS = (
     *("simclr", "simclr-multi-crop", "debiased", "supcon", "moco", "moco-symmetric"),
     *("barlow-twins", "barlow-twins-wide", "vicreg", "vicreg-wide", "lejepa", "lejepa-multi-crop"),
     *("nnclr", "nnclr-jaccard", "ressl", "mocov3", "mocov3-jaccard"),
-    *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "sd-code"),
+    *("sp", "rkd", "cc", "cc-neighbors", "ps-kd", "ps-kd-sharded", "sd-code"),
     *("dist", "crd", "seed"),
     *("swav", "swav-multi-crop", "swav-queue", "dino", "dino-multi-crop"),
 )
@@ -71,7 +78,14 @@ def train_on(variant: str, part: slice, average: Callable[[torch.Tensor], Any]) 
         optimizer.step()
         optimizer.zero_grad()
         method.after_step((step + 1) / STEPS)
-    return Trace(losses, gradients, method.state_dict())
+    return Trace(losses, gradients, method.state_dict() | whole_banks(method))
+
+
+def whole_banks(method: nn.Module) -> dict[str, torch.Tensor]:
+    """The rows of all images, of banks of which each rank has a part."""
+    sizes = {f"{path}.rows": bank.size for path, bank in method.named_modules() if isinstance(bank, Bank)}
+    shards = {name: gather(rows[None, :-1]) for name, rows in own_parts(method).items()}
+    return {name: rows.transpose(0, 1).flatten(0, 1)[: sizes[name]] for name, rows in shards.items()}
 
 
 def averaged(gradient: torch.Tensor) -> None:
@@ -201,3 +215,98 @@ def test_an_online_probe_learns_on_two_ranks_what_it_learns_on_one(ranks, varian
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     torch.testing.assert_close(first, whole, rtol=1e-4, atol=1e-5)
     assert whole["weight"].abs().max() > 0.01
+
+
+def bank_on_rank(number: int, half: bool) -> tuple[list[torch.Tensor], list[int]]:
+    """What a bank in parts holds of nine images, and how much of it is here, after each rank has written four."""
+    rows = torch.arange(27.0).view(9, 3).sin()
+    bank = Bank(9, 3, dtype=torch.float16 if half else torch.float32, sharded=True)
+    index = torch.tensor([[8, 1, 2, 5], [3, 0, 7, 4]])[number]
+    bank.update(gather(index), gather(rows[index]))
+    asked = torch.tensor([[0, 1, 2], [8, 6, 7]])[number]
+    return [bank(asked), rows[asked]], [len(bank.rows), bank.rows.dtype.itemsize]
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_a_bank_in_parts_gives_the_rows_that_were_written_wherever_they_are(ranks, half):
+    for found, held in ranks.run(bank_on_rank, half):
+        read, written = found
+        written[(written == torch.arange(27.0).view(9, 3).sin()[6]).all(1)] = 0  # which nobody has written
+        assert torch.equal(read, written.half().float() if half else written)
+        assert held == [6, 2 if half else 4], "five of nine rows, and the one for those of others"
+
+
+def memories_on_rank(number: int, variant: str, as_torch_does: bool) -> dict[str, float]:
+    """What a step under DistributedDataParallel leaves in the memories of the second rank, which were spoilt before."""
+    method = build(variant).train()
+    if as_torch_does:
+        wrapped = nn.parallel.DistributedDataParallel(Learner(method))
+    else:
+        strategy = PhasesInParallel(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
+        wrapped = strategy.setup_module(Learner(method))
+    memories = {name: buffer for name, buffer in method.named_buffers() if name in agreed_buffers(method)}
+    statistics = next(buffer for name, buffer in method.named_buffers() if name.endswith("running_var"))
+    if number:
+        statistics.fill_(7)
+        for memory in memories.values():
+            memory.fill_(7)
+    wrapped(batch_for(method, number))
+    method.after_step(0.5)
+    shared = {"running_var": float((statistics == 7).float().mean())}
+    return shared | {name: float((memory == 7).float().mean()) for name, memory in memories.items()}
+
+
+MEMORIES = {
+    "ps-kd": {"bank.rows"},
+    "ps-kd-sharded": {"bank.rows"},
+    "crd": {"student_bank.rows", "teacher_bank.rows", "classes"},
+    "moco": {"queue.keys", "queue.position"},
+}
+
+
+@pytest.mark.parametrize("variant", MEMORIES)
+def test_banks_and_queues_are_not_sent_in_every_step(ranks, variant):
+    """What rank 1 has in them stays, where nothing was written, and its running statistics are rank 0's."""
+    _, second = ranks.run(memories_on_rank, variant, False)
+    assert second.pop("running_var") == 0
+    assert second.keys() == MEMORIES[variant]
+    kept = {name: share for name, share in second.items() if name != "queue.position"}
+    assert min(kept.values()) > 0.2, kept
+    _, sent = ranks.run(memories_on_rank, variant, True)
+    assert max(sent.values()) == 0, "as torch does it, all is rank 0's"
+
+
+def resumed_on_rank(number: int, folder: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], str]:
+    """The rows of all images before a checkpoint and after it; and what is said where this rank's part is gone."""
+    run, method = RunFolder(Path(folder), ""), build("ps-kd-sharded")
+    optimizer = optimizer_of(method)
+    batch = batch_for(method, number)
+    sum(method.losses(batch).values()).backward()
+    optimizer.step()
+    method.after_step(0.5)
+    object.__setattr__(run, "refuse_if_lost", lambda: None)  # the lease of a run is tested elsewhere
+    run.save_part(1, method)
+    wait_for_all()
+    if number == 0:
+        run.save(Progress(epoch=1), TINY, method, optimizer, {})
+    state = first_does(lambda: checkpoints.last_good(run.path))
+    again = build("ps-kd-sharded")
+    run.load(state, again, optimizer_of(again))
+    before, after = whole_banks(method), whole_banks(again)
+    checkpoints.part_of(run.path, 1, 1).unlink(missing_ok=True) if number else None
+    try:
+        run.load(state, again, optimizer_of(again))
+    except ValueError as error:
+        return before, after, str(error)
+    return before, after, ""
+
+
+def test_each_rank_goes_on_with_its_own_part_of_a_bank(ranks, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (before, after, first), (_, there, second) = ranks.run(resumed_on_rank, str(tmp_path))
+    assert torch.equal(before["bank.rows"], after["bank.rows"])
+    assert torch.equal(before["bank.rows"], there["bank.rows"])
+    assert (before["bank.rows"].sum(1) > 0.9).sum() > IMAGES, "images of both"
+    assert first == ""
+    assert "process 1 does not find its part of the checkpoint" in second
+    assert "epoch-00001.part-1.pt: all processes must see the run folder" in second

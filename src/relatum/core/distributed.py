@@ -5,7 +5,7 @@ ranks in `gather`, and averaged over ranks by DistributedDataParallel, W ranks t
 gathered batch give the gradient of one process on that batch, exactly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -86,9 +86,20 @@ def mean_over_ranks(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"
     """
     if world_size() == 1:
         return values
+    return sum_over_ranks(values) / world_size()
+
+
+def sum_over_ranks(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The sum over all processes of what each has, on all of them. No gradient flows; with one process it is `values`.
+
+    Args:
+        values: of the same shape in each process.
+    """
+    if world_size() == 1:
+        return values
     total = values.detach().clone()
     dist.all_reduce(total)
-    return total / world_size()
+    return total
 
 
 def of_first(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
@@ -104,14 +115,20 @@ def of_first(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 @torch.no_grad()
-def take_buffers_of_first(module: nn.Module) -> None:
+def take_buffers_of_first(module: nn.Module, but: Set[str] = frozenset()) -> None:
     """Give `module` the buffers that it has in the first process, such as running statistics.
 
     DistributedDataParallel does so before each forward pass: after the last one each process has its own.
+
+    Args:
+        module: the same in each process, but for what its buffers hold.
+        but: names of buffers that stay as they are.
     """
     if world_size() == 1:
         return
-    for buffer in module.buffers():
+    for name, buffer in module.named_buffers():
+        if name in but:
+            continue
         value = buffer.contiguous()
         dist.broadcast(value, src=0)
         buffer.copy_(value)

@@ -1,16 +1,37 @@
-"""What a method remembers between steps. All of it is buffers: in the checkpoint, never in the optimizer."""
+"""What a method remembers between steps. All of it is buffers: in the checkpoint, never in the optimizer.
+
+Queues and banks are written from what all processes have gathered, so that each process has the same, or its own part
+of one: `agreed` names such buffers, which DistributedDataParallel would otherwise send in every step.
+"""
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from relatum.core.distributed import gather, rank, sum_over_ranks, world_size
+from relatum.core.precision import at_least_float32
 from relatum.relations import unit
 
-__all__ = ["Bank", "Clock", "Frozen", "MomentumCopy", "Queue"]
+__all__ = ["Bank", "Clock", "Frozen", "MomentumCopy", "Queue", "agreed_buffers", "own_parts"]
+
+
+def agreed_buffers(module: nn.Module) -> set[str]:
+    """The names of the buffers that are no matter of the first process: see `agreed` of its children."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        for name in getattr(child, "agreed", ())
+    }
+
+
+def own_parts(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers of which each process has another part, by their names; empty where all processes have the same."""
+    banks = ((path, child) for path, child in module.named_modules() if isinstance(child, Bank) and child.parts > 1)
+    return {f"{path}.rows" if path else "rows": bank.rows for path, bank in banks}
 
 
 class Clock(nn.Module):
@@ -100,6 +121,7 @@ class Queue(nn.Module):
 
     keys: Float[Tensor, "k d"]
     position: Int[Tensor, ""]
+    agreed: ClassVar[tuple[str, ...]] = ("keys", "position")
 
     def __init__(self, size: int, width: int, spaces: int = 1) -> None:
         super().__init__()
@@ -137,15 +159,40 @@ class Bank(nn.Module):
         size: the number of training images.
         width: width of a row.
         start: the first rows; None for zeros.
+        dtype: what rows are kept in; those that are read are float32 at least.
+        sharded: process r of W holds the rows of the images r, r + W, ..., and the rows that a step needs are
+            exchanged: exactly, since all processes but one add zeros to a row.
+
+    Attributes:
+        parts: of how many the rows here are one; 1 where all are here.
     """
 
-    rows: Float[Tensor, "s d"]
+    rows: Float[Tensor, "_r d"]
+    agreed: ClassVar[tuple[str, ...]] = ("rows",)
 
-    def __init__(self, size: int, width: int, start: Float[Tensor, "s d"] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        width: int,
+        start: Float[Tensor, "s d"] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        sharded: bool = False,
+    ) -> None:
         super().__init__()
         if min(size, width) < 1:
             raise ValueError(f"a bank of {size} rows of {width} is empty; expected positive numbers.")
-        self.register_buffer("rows", torch.zeros(size, width) if start is None else start.clone())
+        self.size, self.parts = size, world_size() if sharded else 1
+        whole = torch.zeros(size, width) if start is None and self.parts == 1 else start
+        if self.parts > 1:
+            # As many on each process, and one more, which takes what is written of others' images.
+            own = torch.zeros(-(-size // self.parts) + 1, width)
+            if whole is not None:
+                given = whole[rank() :: self.parts]
+                own[: len(given)] = given
+            whole = own
+        assert whole is not None
+        self.register_buffer("rows", whole.to(dtype, copy=start is not None))
         self._looked = False
 
     def checked(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -157,20 +204,30 @@ class Bank(nn.Module):
         if index.device.type == "cpu" or not self._looked:
             self._looked = True
             low, high = int(index.min()), int(index.max())
-            if low < 0 or high >= len(self.rows):
+            if low < 0 or high >= self.size:
                 raise ValueError(
                     f"the images of a batch have the numbers {low} to {high}, and the bank has rows 0 to "
-                    f"{len(self.rows) - 1}: expected the number of each image in the training set (Batch.index)."
+                    f"{self.size - 1}: expected the number of each image in the training set (Batch.index)."
                 )
         return index
 
     def forward(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        return self.rows[index]
+        if self.parts == 1:
+            return at_least_float32(self.rows[index])
+        asked = gather(index)
+        mine = (asked % self.parts == rank())[:, None]
+        found = sum_over_ranks(at_least_float32(self.rows[asked // self.parts]) * mine)
+        return found[rank() * len(index) :][: len(index)]
 
     @torch.no_grad()
     def update(self, index: Int[Tensor, " n"], rows: Float[Tensor, "n d"]) -> None:
-        """Write `rows` at `index`."""
-        self.rows.index_copy_(0, index, rows.to(self.rows.dtype))
+        """Write `rows` at `index`: with several processes, those of all of them, the same in each."""
+        if self.parts == 1:
+            self.rows.index_copy_(0, index, rows.to(self.rows.dtype))
+            return
+        place = torch.where(index % self.parts == rank(), index // self.parts, len(self.rows) - 1)
+        self.rows.index_copy_(0, place, rows.to(self.rows.dtype))
+        self.rows[-1].zero_()
 
 
 class Frozen(nn.Module):

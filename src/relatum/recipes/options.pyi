@@ -383,6 +383,8 @@ class CSKDOptions(MethodOptions):
 class PSKDOptions(MethodOptions):
     name: Literal["ps-kd"] = ...
     alpha: float = ...
+    bank: Literal["float32", "float16"] = ...
+    sharded: bool = ...
 
 @dataclass(frozen=True)
 class CORSDOptions(MethodOptions):
@@ -886,6 +888,8 @@ def options(
     name: Literal["ps-kd"],
     *,
     alpha: float = ...,
+    bank: Literal["float32", "float16"] = ...,
+    sharded: bool = ...,
 ) -> PSKDOptions: ...
 
 @overload

@@ -51,8 +51,29 @@ def write(folder: Path, epoch: int, content: Mapping[str, Any]) -> None:
         NonFiniteWeightsError: for a tensor with an element that is not finite.
         OSError: it cannot be written; the checkpoints before it stay.
     """
+    _write(folder, folder / "checkpoints" / f"epoch-{epoch:05d}.pt", content)
+    for old in found(folder)[:-KEPT]:
+        old.unlink()
+
+
+def part_of(folder: Path, epoch: int, number: int) -> Path:
+    """Where process `number` keeps what it alone has of the checkpoint of an epoch."""
+    return folder / "checkpoints" / f"epoch-{epoch:05d}.part-{number}.pt"
+
+
+def write_part(folder: Path, epoch: int, number: int, content: Mapping[str, Any]) -> None:
+    """Write what process `number` alone has, before the first one writes the checkpoint itself.
+
+    One more than there are checkpoints is kept: the one that this is a part of is not there yet. Raises: as `write`.
+    """
+    _write(folder, part_of(folder, epoch, number), content)
+    for old in sorted((folder / "checkpoints").glob(f"epoch-*.part-{number}.pt"))[: -KEPT - 1]:
+        old.unlink()
+
+
+def _write(folder: Path, path: Path, content: Mapping[str, Any]) -> None:
+    """A file that is whole or not there."""
     refuse_non_finite(content)
-    path = folder / "checkpoints" / f"epoch-{epoch:05d}.pt"
     buffer = io.BytesIO()
     try:
         torch.save(content, buffer)
@@ -65,8 +86,6 @@ def write(folder: Path, epoch: int, content: Mapping[str, Any]) -> None:
             f"{path} cannot be written ({error}; {free} MiB free). The checkpoints before it are whole: make room and "
             "go on with --resume."
         ) from None
-    for old in found(folder)[:-KEPT]:
-        old.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:

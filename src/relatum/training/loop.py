@@ -20,6 +20,7 @@ from relatum.core import plugins
 from relatum.core.distributed import first_does, take_buffers_of_first, wait_for_all
 from relatum.data import sources
 from relatum.networks.backbones import Backbone
+from relatum.networks.memory import agreed_buffers, own_parts
 from relatum.recipes.building import Given
 from relatum.recipes.recipe import Recipe, from_dict, to_dict
 from relatum.reports.records import Record, commit, read_record
@@ -127,7 +128,7 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
         torch.set_num_threads(recipe.train.threads)
     parts = assemble(fabric, recipe, given)
     state = first_does(lambda: run.restore(recipe, parts.facts))
-    progress = Progress() if state is None else run_folder.load(state, parts.method, parts.optimizer)
+    progress = Progress() if state is None else run.load(state, parts.method, parts.optimizer)
     if parts.online is not None and state is not None:
         parts.online.load(state.get("online"))
     del state  # as large as the weights
@@ -145,13 +146,17 @@ def _train(fabric: Fabric, tree: Mapping[str, Any], run: RunFolder, wishes: Wish
             profiled = wishes.profile and parts.first and epoch == progress.epoch
             with profiler(run.path) if profiled else nullcontext() as profile:
                 entry, images = passes.run(epoch, profile)
-            take_buffers_of_first(parts.method)  # what all measure is what the first one saves
+            # What all measure is what the first one saves.
+            take_buffers_of_first(parts.method, but=agreed_buffers(parts.method))
             seconds = time.perf_counter() - start
             entry |= _measured_between(parts, epoch)
             progress.epoch = epoch + 1
             progress.seconds += seconds
             progress.images_passed += images
             progress.history.append({"epoch": epoch + 1, "seconds": seconds} | entry)
+            if own_parts(parts.method):
+                run.save_part(epoch + 1, parts.method)
+                wait_for_all()  # a checkpoint is there when all of its parts are
             if parts.first:
                 run.save(progress, recipe, parts.method, parts.optimizer, parts.facts, parts.online)
                 logs.epoch(progress.history)

@@ -30,6 +30,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.nn.parallel import DistributedDataParallel
 
 from relatum.core.statuses import ProcessLostError
+from relatum.networks.memory import agreed_buffers
 from relatum.networks.wrapping import Wrapped
 from relatum.recipes.recipe import Recipe
 from relatum.training.hardware import precision_of
@@ -90,12 +91,14 @@ def _environment() -> ClusterEnvironment:
 
 class PhasesInParallel(DDPStrategy):
     """DistributedDataParallel for a `Learner`, of which some parameters may have no gradient: where its method trains
-    in phases, and in a module of others, whose embedding need not come out of all of it."""
+    in phases, and in a module of others, whose embedding need not come out of all of it. Queues and banks, which all
+    processes write alike, are not sent in every step."""
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         # Not for all methods: to find them it walks through the graph in each step.
         method = cast(Any, module).method
         self._ddp_kwargs["find_unused_parameters"] = method.trains_in_phases or isinstance(method.backbone, Wrapped)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, agreed_buffers(module))
         return super().setup_module(module)
 
 

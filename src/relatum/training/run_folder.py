@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from relatum.core.distributed import rank
 from relatum.core.files import write_durably
 from relatum.data.sources import GIVEN
 from relatum.methods import Method
 from relatum.networks.backbones import Backbone
 from relatum.networks.export import EncoderInfo, load_encoder, rebuilt
+from relatum.networks.memory import own_parts
 from relatum.recipes.recipe import Recipe, difference, from_dict, from_yaml, to_yaml
 from relatum.reports.records import Record, read_record
 from relatum.training import checkpoints
@@ -87,6 +89,42 @@ class RunFolder:
         state |= {} if online is None else {"online": online.probe.state_dict()}
         content = {**asdict(progress), **facts, "recipe": to_yaml(recipe), **state}
         checkpoints.write(self.path, progress.epoch, content)
+
+    def save_part(self, epoch: int, method: Method) -> None:
+        """Write what this process alone has of the state of a method, before the first one writes the checkpoint.
+
+        Args:
+            epoch: its number, counted from 1.
+            method: some of its buffers are parts of a whole.
+
+        Raises:
+            NonFiniteWeightsError, OSError, LeaseError: nothing was written.
+        """
+        self.refuse_if_lost()
+        if rank():  # the first one's part is in the checkpoint itself
+            checkpoints.write_part(self.path, epoch, rank(), own_parts(method))
+
+    def load(self, state: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer) -> Progress:
+        """Give `method` and `optimizer` the state of a checkpoint. Returns how far the run had come.
+
+        Raises:
+            ValueError: it does not fit, or the part of this process is not there, or damaged.
+        """
+        weights = dict(state["method"])
+        if rank() and own_parts(method):
+            part = checkpoints.part_of(self.path, state["epoch"], rank())
+            if not part.is_file():
+                raise ValueError(
+                    f"process {rank()} does not find its part of the checkpoint, {part}: all processes must see the "
+                    "run folder, or train with --method.no-sharded in a new one."
+                )
+            weights |= checkpoints.read(part)
+        try:
+            method.load_state_dict(weights)
+            optimizer.load_state_dict(state["optimizer"])
+            return Progress(*(state[name] for name in ("epoch", "history", "seconds", "images_passed")))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"the checkpoint does not fit this version of Relatum ({error}): start anew.") from None
 
     def restore(self, recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any] | None:
         """The content of the last good checkpoint; None where no epoch was finished.
@@ -272,17 +310,3 @@ def _named(teacher: Mapping[str, Any] | None) -> str:
     if not teacher:
         return "none"
     return f"{teacher['path']} of SHA-256 {teacher['sha256'][:12]}..., top-1 {teacher['accuracy'] or 'unknown'}"
-
-
-def load(state: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer) -> Progress:
-    """Give `method` and `optimizer` the state of a checkpoint. Returns how far the run had come.
-
-    Raises:
-        ValueError: it does not fit.
-    """
-    try:
-        method.load_state_dict(state["method"])
-        optimizer.load_state_dict(state["optimizer"])
-        return Progress(*(state[name] for name in ("epoch", "history", "seconds", "images_passed")))
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"the checkpoint does not fit this version of Relatum ({error}): start anew.") from None

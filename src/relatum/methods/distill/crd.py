@@ -22,7 +22,7 @@ the last epoch, five runs: ResNet-56 to 20 71.16, ResNet-32x4 to 8x4 75.51, VGG-
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -78,6 +78,7 @@ class CRD(Distiller, pairing="single"):
     classes: Int[Tensor, " m"]
     scales: Float[Tensor, "2"]
     draws: Int[Tensor, "2"]
+    agreed: ClassVar[tuple[str, ...]] = ("classes",)  # written from what is gathered, as the banks
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ that is done, not the epochs: here alpha grows with every step, from 0 to alpha_
 behind the published staircase and ends at the same value.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,12 +32,17 @@ class PSKD(Classifying, pairing="single"):
     """Classify with targets that move from the labels towards the network's own past predictions.
 
     The predictions of all training images are part of the state: 4 bytes for each image and class on each device, 20 MB
-    for CIFAR-100 and 5.1 GB for ImageNet.
+    for CIFAR-100 and 5.1 GB for ImageNet. With `bank="float16"` it is half of that, with `sharded` each of W processes
+    has a W-th of it, in its memory and in its file of the checkpoint. Neither is the default: float16 rounds
+    probabilities by up to 2^-12, so that numbers would move; and a bank in parts needs a run folder that all processes
+    see, which several machines may not have. The numbers of a bank in parts are those of a whole one.
 
     Args:
         backbone: the network, with classes.
         num_samples: how many training images there are.
         alpha: `alpha_T`, the share of the past prediction in the target at the end of the training, in [0, 1].
+        bank: the precision in which past predictions are kept; float16 takes half of the memory.
+        sharded: each process holds and saves the predictions of its own part of the images.
 
     Raises:
         ValueError: for a backbone without classes, or options out of range.
@@ -43,9 +50,17 @@ class PSKD(Classifying, pairing="single"):
 
     progress: Float[Tensor, ""]
 
-    def __init__(self, backbone: Backbone, *, num_samples: int, alpha: float = 0.8) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_samples: int,
+        alpha: float = 0.8,
+        bank: Literal["float32", "float16"] = "float32",
+        sharded: bool = False,
+    ) -> None:
         super().__init__(backbone)
-        self.bank = Bank(num_samples, backbone.num_classes)
+        self.bank = Bank(num_samples, backbone.num_classes, dtype=getattr(torch, bank), sharded=sharded)
         self.register_buffer("progress", torch.zeros(()))
         self.alpha = share("alpha", alpha, 0.8)
         self._seen: tuple[Tensor, Tensor] | None = None
