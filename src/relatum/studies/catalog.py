@@ -12,9 +12,16 @@ from relatum.studies.study import Changes, Grid, Scale, Selection, Study, slug
 
 def studies() -> dict[str, Study]:
     """Every study by the name that the command line uses."""
-    from relatum.studies import corsd, jaccard, relations, tian, unlabeled
+    from relatum.studies import corsd, corsd_parts, jaccard, relations, tian, unlabeled
 
-    found = [*jaccard.STUDIES, *corsd.STUDIES, *tian.STUDIES, *relations.STUDIES, *unlabeled.STUDIES]
+    found = [
+        *jaccard.STUDIES,
+        *corsd.STUDIES,
+        *corsd_parts.STUDIES,
+        *tian.STUDIES,
+        *relations.STUDIES,
+        *unlabeled.STUDIES,
+    ]
     return {study.name: study for study in found}
 
 
