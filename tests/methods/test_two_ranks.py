@@ -236,14 +236,39 @@ def test_a_bank_in_parts_gives_the_rows_that_were_written_wherever_they_are(rank
         assert held == [6, 2 if half else 4], "five of nine rows, and the one for those of others"
 
 
+def in_parallel(method: nn.Module) -> nn.Module:
+    """The method as training wraps it."""
+    strategy = PhasesInParallel(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
+    return strategy.setup_module(Learner(method))
+
+
+def agreed_on_rank(number: int, variant: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The memories before and after some steps, in which nobody sends them."""
+    method = build(variant).train()
+    wrapped, optimizer = in_parallel(method), optimizer_of(method)
+    states = [{name: buffer.clone() for name, buffer in method.named_buffers() if name in agreed_buffers(method)}]
+    for step in range(2):
+        sum(wrapped(batch_for(method, WORLD * step + number)).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step((step + 1) / 2)
+    states += [{name: buffer.clone() for name, buffer in method.named_buffers() if name in agreed_buffers(method)}]
+    return states[0], states[1]
+
+
+@pytest.mark.parametrize("variant", ["ps-kd", "crd", "crd-sampled", "moco", "nnclr", "ressl", "seed", "swav-queue"])
+def test_memories_that_are_not_sent_are_the_same_on_all_ranks(ranks, variant):
+    (before, first), (_, second) = ranks.run(agreed_on_rank, variant)
+    assert before.keys() == first.keys() == second.keys() != set()
+    for name, memory in first.items():
+        assert torch.equal(memory, second[name]), name
+        assert not torch.equal(memory, before[name]), name
+
+
 def memories_on_rank(number: int, variant: str, as_torch_does: bool) -> dict[str, float]:
     """What a step under DistributedDataParallel leaves in the memories of the second rank, which were spoilt before."""
     method = build(variant).train()
-    if as_torch_does:
-        wrapped = nn.parallel.DistributedDataParallel(Learner(method))
-    else:
-        strategy = PhasesInParallel(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
-        wrapped = strategy.setup_module(Learner(method))
+    wrapped = nn.parallel.DistributedDataParallel(Learner(method)) if as_torch_does else in_parallel(method)
     memories = {name: buffer for name, buffer in method.named_buffers() if name in agreed_buffers(method)}
     statistics = next(buffer for name, buffer in method.named_buffers() if name.endswith("running_var"))
     if number:
