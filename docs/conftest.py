@@ -6,6 +6,7 @@ made short as those of the README are. `<!-- skip: next -->` before a block leav
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,15 @@ from sybil.parsers.markdown.skip import SkipParser
 from sybil.parsers.myst import PythonCodeBlockParser
 
 from commands import make_photos, run, shortened
+from relatum.core import plugins
 from relatum.methods import METHODS
+from relatum.recipes.catalog import RECIPES
+from relatum.recipes.options import forget
 
 torch.set_num_threads(1)
+
+ADDED_TO: tuple[dict[str, Any], ...] = (METHODS, RECIPES)
+"""What pages add to."""
 
 PROGRAMS = {"relatum", "pip", "pytest", "python", "python3", "sphinx-build", "ruff", "mypy"}
 """What a command of a page may start with; only those of `relatum` are run."""
@@ -45,24 +52,30 @@ class Commands(AbstractCodeBlockParser):
                     assert command.split()[0] in PROGRAMS, f"{command!r}: no page shows this program"
                     if command.startswith("relatum "):
                         with pytest.MonkeyPatch.context() as patch:
+                            patch.setenv(plugins.VARIABLE, "")  # `--plugin` is of one command
                             run(shortened(command), patch)
 
 
 def enter(namespace: dict[str, Any]) -> None:
     """A page's examples share a folder of their own, with photos in it, and a cache that is no user's."""
-    namespace["_before"], namespace["_methods"] = os.getcwd(), dict(METHODS)
+    namespace["_before"], namespace["_kept"] = os.getcwd(), [dict(registry) for registry in ADDED_TO]
     folder = namespace["_folder"] = Path(tempfile.mkdtemp(prefix="relatum-page-"))
     os.environ.setdefault("RELATUM_CACHE", str(folder / "cache"))
     make_photos(folder / "my-photos")
+    (folder / "examples").symlink_to(Path(__file__).parent.parent / "examples")
     os.chdir(folder)
     torch.manual_seed(0)
 
 
 def leave(namespace: dict[str, Any]) -> None:
-    """Back to where pytest was started, with the methods that were there."""
+    """Back to where pytest was started, with what was known there."""
     os.chdir(namespace["_before"])
-    METHODS.clear()  # a page may have added one
-    METHODS.update(namespace["_methods"])
+    for registry, kept in zip(ADDED_TO, namespace["_kept"], strict=True):  # a page may have added something
+        registry.clear()
+        registry.update(kept)
+    forget()
+    plugins._loaded.clear()
+    sys.modules.pop("my_method", None)
     shutil.rmtree(namespace["_folder"], ignore_errors=True)
 
 

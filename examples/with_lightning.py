@@ -44,7 +44,7 @@ def main(epochs: int = 2, images: int = 1200) -> Contrastive:
         return [view(pixels, digits.mean, digits.std, generator) for _ in range(2)]
 
     loader = DataLoader(
-        TensorDataset(digits.train.images[:images]), 64, shuffle=True, drop_last=True, collate_fn=two_views
+        TensorDataset(digits.tensors()[0][:images]), 64, shuffle=True, drop_last=True, collate_fn=two_views
     )
     torch.manual_seed(0)
     module = Contrastive()

@@ -31,7 +31,7 @@ def test_each_is_named_in_the_readme_and_tested():
 
 
 def test_plain_pytorch(capsys):
-    found = example("plain_pytorch").main(epochs=1, images=128)
+    found = example("plain_pytorch").main(epochs=1, count=128)
     assert found["top1"] > 20  # of ten classes, after two steps
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from relatum import cli
+from relatum.cli.arguments import precision_of, recipe_of
 from relatum.core.types import Embeddings
 from relatum.data import sources
 from relatum.data.loading import evaluation_batches
@@ -92,6 +93,19 @@ def test_without_held_out_images_each_epoch_tells_the_training_accuracy(tmp_path
     assert _panel_of("training_top1") == _panel_of("validation_top1") == "top1"
 
 
+def share_of_training_images_that_are_recognized(run: Path) -> float:
+    """In percent, of the images of a run that are not held out."""
+    images, held_out = cut(recipe_of(run), sources.load("photos"))
+    assert held_out is not None
+    network, info = load_encoder(run / "encoder.safetensors")
+    views = evaluation_batches(
+        images, EvaluationView(size=24), mean=info.mean, std=info.std, batch_size=500, device="cpu"
+    )
+    with precision_of(recipe_of(run), torch.device("cpu"))():
+        logits = extract(lambda views: network.eval()(views).logits, views)
+    return accuracy(*logits)["top1"]
+
+
 def test_fine_tuning_from_a_run_reports_accuracy(tmp_path, monkeypatch, capsys):
     """As one types it: an encoder without labels, then `train supervised --model.initial RUN` on the same folder."""
     monkeypatch.chdir(tmp_path)
@@ -109,6 +123,9 @@ def test_fine_tuning_from_a_run_reports_accuracy(tmp_path, monkeypatch, capsys):
     record = json.loads(Path("tuned/record.json").read_text())
     assert record["data"]["held_out"] == 6
     assert f"{record['metrics']['top1']:.2f}" in said.out
+    assert f"training_top1 {record['history'][-1]['training_top1']:.4g}" in said.out
+    assert record["history"][-1]["validation_top1"] == record["metrics"]["top1"]
+    assert record["history"][-1]["training_top1"] == share_of_training_images_that_are_recognized(Path("tuned"))
     start, _ = load_encoder(Path("start/encoder.safetensors"))
     assert torch.isfinite(next(start.parameters())).all()
 

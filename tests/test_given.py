@@ -16,6 +16,7 @@ from relatum.methods import METHODS
 from relatum.recipes.recipe import Data, Evaluation, Optim, Recipe, Train, options
 from relatum.reports.records import read_record
 from relatum.training.run_folder import encoder_of
+from test_before_decoding import photos
 
 
 class Bars(Dataset):
@@ -133,6 +134,35 @@ def test_other_data_is_refused():
 def small(name: str):
     kind = METHODS[name]
     return kind(Backbone("resnet8", stem="cifar", num_classes=3 if kind.classifies else 0))
+
+
+def test_the_loss_is_the_sum_of_the_terms_of_a_batch_or_of_two_views():
+    method = METHODS["barlow-twins"](Backbone("resnet8", stem="cifar")).eval()
+    x1, x2 = torch.randn(2, 8, 3, 32, 32)
+    terms = method.losses(Batch.unlabeled(x1, x2))
+    assert len(terms) == 2
+    for given in (Batch.unlabeled(x1, x2), (x1, x2)):
+        torch.testing.assert_close(method.loss(given), terms["invariance"] + terms["redundancy"])
+    with pytest.raises(TypeError, match="takes a Batch, and was given 1 things"):
+        method.loss((x1,))
+
+
+def test_a_source_gives_its_parts_as_tensors(tmp_path):
+    digits = sources.load("digits")
+    assert digits.test is not None
+    pixels, labels = digits.tensors("test")
+    assert torch.equal(pixels, digits.test.images)
+    assert torch.equal(labels, digits.test.labels)
+    photos(tmp_path / "one", a=1, b=1)
+    streamed = sources.load(str(tmp_path / "one"), resident="no")
+    images, classes = streamed.tensors()
+    assert torch.equal(images[1], streamed.train.read(1))
+    assert classes.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="has no images of the part 'test'; expected train alone"):
+        streamed.tensors("test")
+    photos(tmp_path / "one", c=2)
+    with pytest.raises(ValueError, match=r"several sizes, which are no one tensor; load\('.*', size=64\)"):
+        sources.load(str(tmp_path / "one"), resident="no").tensors()
 
 
 def test_two_views_as_plain_tensors_are_a_batch():

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from relatum.cli.arguments import parse, write
 
 if TYPE_CHECKING:
+    from relatum.data.images import Images
+    from relatum.measurement.measurer import Measurer
+    from relatum.networks.backbones import Backbone
     from relatum.reports.page import Neighbor, Page
 
 USAGE = "STUDY|RUN [RUN ...] [--scale cpu] [--out FILE.html]"
 
-QUERIES, NEIGHBORS = 8, 9  # of a gallery
+QUERIES, NEIGHBORS = 8, 5  # of a gallery, the latter before and after training
+BANK = 3_000  # training images that neighbors are looked for in
 GALLERIES = 2  # runs whose neighbors are computed
 
 
@@ -89,60 +93,63 @@ def _runs(paths: Sequence[Path], neighbors: bool) -> "Page":
 
     found = record_files(paths)
     records = {path.parent if path.name == "record.json" else path: record for path, record in found.items()}
-    galleries: dict[Path, list[list[Neighbor]]] = {}
+    galleries: dict[Path, dict[str, list[list[Neighbor]]]] = {}
     for run in records if neighbors else ():
         if (run / "encoder.safetensors").is_file() and len(galleries) < GALLERIES:
-            rows = _gallery(run)
-            if rows:
-                galleries[run] = rows
+            found_here = _galleries(run)
+            if found_here:
+                galleries[run] = found_here
     return page_of(records, galleries)
 
 
-def _gallery(run: Path) -> "list[list[Neighbor]]":
-    """The nearest training images of some test images, at their own resolution; none without the data."""
+def _galleries(run: Path) -> "dict[str, list[list[Neighbor]]]":
+    """The nearest training images of some test images, before and after training; none without the data."""
     import logging
 
-    import torch
-
     from relatum.cli.arguments import device_of, precision_of, recipe_of
-    from relatum.evaluation.retrieval import nearest
+    from relatum.data.images import first
     from relatum.networks.export import load_encoder
     from relatum.recipes.building import measurer_of, prepare
     from relatum.recipes.trained import weights_file
-    from relatum.reports.page import Neighbor, png_of
 
     recipe = recipe_of(run)
     try:
         prepared = prepare(recipe)
     except (FileNotFoundError, OSError) as error:
         logging.getLogger(__name__).warning("no neighbors of %s: %s", run, error)
-        return []
+        return {}
     device = device_of(recipe)
     measurer = measurer_of(recipe, prepared, device, precision_of(recipe, device))
-    images = measurer.test if measurer.test is not None else measurer.train
-    backbone = load_encoder(weights_file(str(run)))[0].to(device).eval()
-    bank, test = (measurer.embed(backbone.embed, part) for part in (measurer.train, images))
-    assert bank is not None  # there is one process
-    assert test is not None
-    queries = torch.linspace(0, len(images) - 1, min(QUERIES, len(images))).long()
-    skip = int(images is measurer.train)  # an image is nearest to itself
-    found = nearest(test.features[queries], bank.features, min(NEIGHBORS + skip, len(bank.features)))
-    classes = prepared.source.classes
+    encoders = {"after training": load_encoder(weights_file(str(run)))[0]}
+    if measurer.untrained is not None:
+        encoders = {"before training": measurer.untrained(), **encoders}
+    bank = measurer.train if len(measurer.train) <= BANK else first(measurer.train, BANK, seed=0)
+    return {name: _gallery(measurer, encoder.to(device).eval(), bank) for name, encoder in encoders.items()}
 
-    def named(part: "object", number: int, label: int) -> str:
-        file = part.names[number] if hasattr(part, "names") else str(number)
-        return f"{classes[label]} ({Path(file).name})" if label >= 0 else Path(file).name
+
+def _gallery(measurer: "Measurer", encoder: "Backbone", bank: "Images") -> "list[list[Neighbor]]":
+    from relatum.evaluation.retrieval import nearest
+    from relatum.reports.page import Neighbor, thumbnail_of
+    from relatum.reports.pictures import queries_of
+
+    images = measurer.test if measurer.test is not None else bank
+    queries = queries_of(images.labels)[:QUERIES]
+    asked = images.subset(queries)
+    known, test = (measurer.embed(encoder.embed, part) for part in (bank, asked))
+    assert known is not None  # there is one process
+    assert test is not None
+    skip = int(images is bank)  # an image is nearest to itself
+    found = nearest(test.features, known.features, min(NEIGHBORS + skip, len(bank)))
+    classes = measurer.source.classes
+
+    def shown(part: "Images", i: int, distance: float | None = None, same: bool = False) -> Neighbor:
+        label, file = int(part.labels[i]), Path(part.names[i]).name
+        name = file if label < 0 else classes[label] if file.isdigit() else f"{classes[label]} ({file})"
+        return Neighbor(thumbnail_of(part.read(i).permute(1, 2, 0).cpu().numpy()), name, distance, same)
 
     rows = []
-    for query, near, alike in zip(
-        queries.tolist(), found.indices[:, skip:].tolist(), found.similarities[:, skip:].tolist()
-    ):
-        label = int(test.labels[query])
-        row = [Neighbor(png_of(images.read(query).permute(1, 2, 0).numpy()), named(images, query, label))]
-        for number, cosine in zip(near, alike):
-            own = int(bank.labels[number])
-            pixels = measurer.train.read(number).permute(1, 2, 0).numpy()
-            same = own == label and own >= 0
-            row.append(Neighbor(png_of(pixels), named(measurer.train, number, own), 1 - cosine, same))
-        rows.append(row)
+    for query, (near, alike) in enumerate(zip(found.indices[:, skip:].tolist(), found.similarities[:, skip:].tolist())):
+        own = int(asked.labels[query])
+        beside = [shown(bank, i, 1 - cosine, int(bank.labels[i]) == own >= 0) for i, cosine in zip(near, alike)]
+        rows.append([shown(asked, query), *beside])
     return rows

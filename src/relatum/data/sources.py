@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -52,6 +53,32 @@ class Source:
     size: int | None
     found: str = ""
     left_out: tuple[LeftOut, ...] = ()
+
+    def tensors(self, part: Literal["train", "test"] = "train") -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]:
+        """The images of a part as one tensor, and their classes, for a loop of one's own.
+
+        Args:
+            part: "train" or "test".
+
+        Returns:
+            Images "n c h w", 0 to 255, and the class of each, -1 for none. Images that are streamed are decoded.
+
+        Raises:
+            ValueError: for a part that the set has not, or images of several sizes.
+        """
+        images = {"train": self.train, "test": self.test}.get(part)
+        if images is None:
+            has = "train, test" if self.test is not None else "train alone"
+            raise ValueError(f"{self.name} has no images of the part {part!r}; expected {has}.")
+        if isinstance(images, ResidentImages):
+            return images.images, images.labels
+        read = [images.read(i) for i in range(len(images))]
+        if len({tuple(image.shape) for image in read}) > 1:
+            raise ValueError(
+                f"{self.name} holds images of several sizes, which are no one tensor; load({self.name!r}, size=64) "
+                "scales all to one."
+            )
+        return torch.stack(read), images.labels
 
 
 def load(

@@ -33,6 +33,8 @@ from relatum.networks.backbones import Backbone
 
 T = TypeVar("T")
 
+FEW = 5_000  # images of a set without test images, up to which the accuracy on those that train is told as well
+
 MISSING = {
     "two-views": "training did not compare two views of an image",
     "classifier": "the encoder has no classifier",
@@ -216,11 +218,15 @@ class Measurer:
             reader = Reader(method.backbone, {"embedding", "logits"} if classifies else {"embedding"})
             seen = self.embed(reader, self.held_out or self.train)
             bank = self.embed(method.embed, self.train) if compared and not classifies else None
+            few = compared and classifies and self.source.test is None and len(self.train) <= FEW
+            fitted = self.embed(reader, self.train) if few else None
         if seen is None:
             return {}
         read, found = reader.parts(seen), dict[str, float]()
         if classifies:
             found = _prefix("validation_" if compared else "training_", accuracy(*read["logits"]))
+            if fitted is not None:
+                found |= _prefix("training_", accuracy(*reader.parts(fitted)["logits"]))
         elif bank is not None and self.held_out is not None:
             knn, _ = self.evaluators.get("knn", KNN()).fitted(Labels(self.train.labels, self.held_out.labels))
             assert isinstance(knn, KNN)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -75,6 +76,19 @@ class Method(nn.Module, ABC):
         Raises:
             TypeError: for another thing that is no Batch, with what a Batch is.
         """
+
+    def loss(self, batch: Batch | tuple[Float[Tensor, "n c _h _w"], ...]) -> Float[Tensor, ""]:
+        """The sum of the loss terms: what training minimizes.
+
+        Args:
+            batch: a Batch; or two views of the same images as plain tensors, where the method needs no labels.
+
+        Raises:
+            TypeError: for tensors that are not the batch of this method, with what a Batch is.
+        """
+        return torch.stack(
+            list(self.losses(batch if isinstance(batch, Batch) else _batch_of(self, batch)).values())
+        ).sum()
 
     def after_step(self, progress: float) -> None:
         """What follows an optimizer step: momentum copies, queues, banks.

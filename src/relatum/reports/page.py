@@ -16,12 +16,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from relatum.reports.records import Record, flat
 
 if TYPE_CHECKING:
     import altair as alt
 
 LIMIT = 1_500_000  # bytes of a whole page
+THUMBNAIL = 112  # pixels: the longer side of an image of a gallery
 
 
 class Cell(NamedTuple):
@@ -114,7 +117,7 @@ class Page:
     def pictures(self, title: str, paths: Mapping[str, Path], note: str = "") -> None:
         """A section with image files, each below its caption; a file that is not there is left out."""
         figures = [
-            f'<figure><img alt="{html.escape(caption, quote=True)}" src="{_data_uri(path.read_bytes())}">'
+            f'<figure><img alt="{html.escape(caption, quote=True)}" src="{_data_uri(_lighter(path.read_bytes()))}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
             for caption, path in paths.items()
             if path.is_file()
@@ -122,10 +125,17 @@ class Page:
         if figures:
             self._add(title, note, "".join(figures))
 
-    def neighbors(self, title: str, rows: Sequence[Sequence[Neighbor]], note: str = "", *, large: bool = False) -> None:
-        """A section with a row of images for each query, the query first; `large` ones fill more rows than one."""
+    def neighbors(
+        self, title: str, rows: Sequence[Sequence[Neighbor]], note: str = "", *, large: bool = False, gap: int = 0
+    ) -> None:
+        """A section with a row of images for each query, the query first.
+
+        Args:
+            large: large images, which fill more rows than one.
+            gap: the place in a row that stands apart from those before it, as where other neighbors begin; 0 for none.
+        """
         kind = "gallery large" if large else "gallery"
-        self._add(title, note, f'<div class="{kind}">{"".join(map(_gallery_row, rows))}</div>')
+        self._add(title, note, f'<div class="{kind}">{"".join(_gallery_row(row, gap) for row in rows)}</div>')
 
     def recipes(self, records: Mapping[str, Record]) -> None:
         """A section that shows the recipe of each run, and the fields in which any two differ."""
@@ -190,6 +200,28 @@ class Page:
         self._sections.append((title, above + body))
 
 
+def thumbnail_of(pixels: Any) -> bytes:
+    """An image of a gallery, not larger than `THUMBNAIL`; as JPEG where that is much lighter, as with photos.
+
+    Args:
+        pixels: uint8 of shape (h, w, c), gray or RGB.
+    """
+    from relatum.reports.tiles import enlarged
+
+    small = max(pixels.shape[:2]) <= THUMBNAIL
+    return _lighter(png_of(pixels) if small else png_of(np.asarray(enlarged(pixels, THUMBNAIL))))
+
+
+def _lighter(picture: bytes) -> bytes:
+    """A PNG as it is, or as JPEG where that is less than half of it: photos, and not lines or text."""
+    from PIL import Image
+
+    out = BytesIO()
+    with Image.open(BytesIO(picture)) as image:
+        image.convert("RGB").save(out, "jpeg", quality=85)
+    return out.getvalue() if 2 * len(out.getvalue()) < len(picture) else picture
+
+
 def png_of(pixels: Any) -> bytes:
     """An image as PNG.
 
@@ -224,10 +256,10 @@ def _cell(cell: Cell | str) -> str:
     return f"<td{value}{f' class={cell.tone}' if cell.tone else ''}>{html.escape(cell.text)}</td>"
 
 
-def _gallery_row(row: Sequence[Neighbor]) -> str:
+def _gallery_row(row: Sequence[Neighbor], gap: int) -> str:
     figures = []
     for i, image in enumerate(row):
-        kind = "query" if i == 0 else "same" if image.same else "other"
+        kind = ("query" if i == 0 else "same" if image.same else "other") + (" apart" if 0 < i == gap else "")
         words = image.name if image.distance is None else f"{image.name}, {image.distance:.3f}"
         figures.append(
             f'<figure class="{kind}"><img alt="{html.escape(words, quote=True)}" src="{_data_uri(image.png)}">'

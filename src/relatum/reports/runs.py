@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from relatum.reports import charts
 from relatum.reports.page import Cell, Neighbor, Page
 from relatum.reports.records import Record
 from relatum.reports.tables import distinct_names
+
+Galleries: TypeAlias = Mapping[str, Sequence[Sequence[Neighbor]]]
 
 PICTURES = {
     "neighbors.png": "queries and their nearest neighbors",
@@ -17,12 +20,12 @@ PICTURES = {
 PICTURED = 3  # runs whose pictures fit into a page
 
 
-def page_of(runs: Mapping[Path, Record], galleries: Mapping[Path, Sequence[Sequence[Neighbor]]]) -> Page:
+def page_of(runs: Mapping[Path, Record], galleries: Mapping[Path, Galleries]) -> Page:
     """The page of some runs.
 
     Args:
         runs: the Record of each folder or file.
-        galleries: rows of neighbors of some of these runs, the query first.
+        galleries: of some of these runs, by when they are: rows of neighbors, the query first.
     """
     records = list(runs.values())
     titles = {path: f"{name} seed {r.seed}" for (path, r), name in zip(runs.items(), distinct_names(records))}
@@ -39,14 +42,27 @@ def page_of(runs: Mapping[Path, Record], galleries: Mapping[Path, Sequence[Seque
     accuracies = [m for m in headings if m.endswith("top1")][:2]
     if len(runs) > 1:
         page.charts("Cost against accuracy", [charts.cost_against(groups, m, headings[m]) for m in accuracies])
-    for path, rows in galleries.items():
-        note = "Queries on the left; beside them the training images nearest to them, with their distances; green: the "
-        page.neighbors(f"Neighbors: {titles[path]}", rows, note + "query's class.")
+    for path, found_in in galleries.items():
+        first, *more = found_in.values()
+        beside = [[*row, *(image for rows in more for image in rows[i][1:])] for i, row in enumerate(first)]
+        gap = len(first[0]) if more and first else 0
+        page.neighbors(f"Neighbors: {titles[path]}", beside, _of_neighbors(found_in), gap=gap)
     for path in list(runs)[:PICTURED]:
-        found = {f"{titles[path]}: {text}": path / name for name, text in PICTURES.items() if path.is_dir()}
+        own = [name for name in PICTURES if name != "neighbors.png" or path not in galleries]  # they show the same
+        found = {f"{titles[path]}: {PICTURES[name]}": path / name for name in own if path.is_dir()}
         page.pictures(f"Pictures: {titles[path]}", found)
     page.recipes({title: runs[path] for path, title in titles.items()})
     return page
+
+
+def _of_neighbors(galleries: Galleries) -> str:
+    told = []
+    for place, (when, rows) in zip(("then", "on the right"), galleries.items()):
+        near = [image for row in rows for image in row[1:]]
+        right = sum(image.same for image in near)
+        of_class = f" ({right} of {len(near)} of the query's class, green)" if right else ""
+        told.append(f"{place if len(galleries) > 1 else 'beside them'} those {when}{of_class}")
+    return f"Queries on the left; {', '.join(told)}: the training images that are nearest, with their distances."
 
 
 def _headings(records: Sequence[Record]) -> dict[str, str]:
