@@ -1,5 +1,6 @@
 """Every command, path and program of the README exists and runs; its tables are what the Records say."""
 
+import json
 import os
 import re
 import tomllib
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import redraw
 from commands import make_photos, run, shortened
 from relatum import cli
 from relatum.methods import METHODS
@@ -80,6 +82,23 @@ def test_paths_exist(path):
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", RESULTS))
 def test_paths_of_the_results_exist(path):
     assert (ROOT / "results" / path).exists()
+
+
+def test_the_pictures_are_those_that_a_command_redraws_and_the_texts_say_its_numbers(tmp_path):
+    texts = [README, (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")]
+    measured = {"knn_top1": 88.8, "pixels_knn_top1": 65.0, "untrained_knn_top1": 35.6}
+    assert redraw.stale(measured, *texts) == []
+    assert redraw.stale(measured | {"knn_top1": 87.6}, *texts) == [
+        *("README.md does not say 88 %", "docs/quickstart.md does not say 87.6 %"),
+    ]
+    pictures = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert pictures == set(redraw.PICTURES.values())
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert all(f"pictures/{name}" in README + pages for name in pictures)
+    other = {"recipe": {"name": "photos", "train": {"epochs": 30}}, "seed": 0}
+    (tmp_path / "record.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(ValueError, match="is no run of the demo as it is"):
+        redraw.main(tmp_path)
 
 
 def test_recipes_that_are_named_exist():
