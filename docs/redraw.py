@@ -14,8 +14,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 PICTURES = {"neighbors.png": "demo.png", "tsne.png": "demo-map.png", "curves.png": "demo-curves.png"}
 METRICS = ("knn_top1", "pixels_knn_top1", "untrained_knn_top1")
-"""k-NN accuracy of the trained encoder, of the pixels, and of the untrained encoder, in percent: the README rounds them,
-the quick start tells a decimal."""
+"""k-NN accuracy of the trained encoder, of the pixels and of the untrained encoder, in percent: rounded in the README,
+with a decimal in the quick start."""
 
 
 def stale(metrics: dict[str, float], readme: str, quick_start: str) -> list[str]:

@@ -28,6 +28,8 @@ def shortened(command: str) -> list[str]:
     if args[0] == "train":
         args += [word for option, value in SHORT.items() if option not in args for word in (option, value)]
         args[args.index("--train.epochs") + 1] = "1"
+        if "--model.initial" in args:  # of a run that was made short, too
+            args[args.index("--model.name") + 1] = SHORT["--model.name"]
     return args
 
 
