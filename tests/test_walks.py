@@ -15,7 +15,7 @@ from relatum.reports.records import find_records, read_record
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "walks.md").read_text(encoding="utf-8")
-PRACTITIONER, RESEARCHER = (block.strip().splitlines() for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S))
+PRACTITIONER, RESEARCHER = (block.strip().splitlines() for block in re.findall(r"```(?:ba)?sh\n(.*?)```", PAGE, re.S))
 (ENGINEER,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 LIGHTLY = 49
 """Lines of lightly's examples/pytorch/simclr.py, counted as `counted` does, in the state 2abf921 of its repository."""
