@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -116,7 +117,7 @@ TABLES = re.findall(r"<!-- relatum (table|study) (.+?) -->\n(.*?)<!-- end -->", 
 def test_tables_are_what_the_records_say(verb, args, table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     own = [] if verb == "table" else ["--runs", str(tmp_path), *([] if "--verdicts" in args else ["--answer"])]
-    monkeypatch.setattr("sys.argv", ["relatum", verb, *args.split(), *own])
+    monkeypatch.setattr("sys.argv", ["relatum", verb, *shlex.split(args), *own])
     cli.main()
     assert table == capsys.readouterr().out
 

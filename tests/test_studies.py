@@ -393,6 +393,16 @@ def test_the_answer_calls_a_difference_that_is_told_apart(tmp_path):
     assert "| smooth | A | 60 (x 1.00) | 10 (x 1.00) | 1,000 (x 1.00) |" in text
 
 
+def test_another_baseline_than_the_planned_one_is_an_exploration(tmp_path):
+    made = told(tmp_path, (50.0, 51.0, 49.0, 50.5, 50.0, 49.5), (52.1, 53.0, 51.2, 52.4, 52.0, 51.6))
+    made = dataclasses.replace(made, grid=dataclasses.replace(made.grid, baseline="smooth"))
+    text = answer(made)
+    assert "Compared with smooth here, where the study plans to compare with plain: an exploration" in text
+    assert "| plain - smooth | A top-1 | 6 | -2.05 |" in text
+    with pytest.raises(ValueError, match="has no row 'smoth'; did you mean smooth"):
+        dataclasses.replace(made.grid, baseline="smoth")
+
+
 def test_the_same_difference_over_five_seeds_is_not_called_one(tmp_path):
     text = answer(told(tmp_path, (50.0, 51.0, 49.0, 50.5, 50.0), (52.1, 53.0, 51.2, 52.4, 52.0)))
     assert "| too few seeds |" in text
@@ -492,6 +502,12 @@ def test_the_answer_goes_into_its_place_in_a_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- relatum study corsd-4 --scale cpu -->\nold\n<!-- end -->\nafter\n")
+    other = tmp_path / "other.md"
+    other.write_text("<!-- relatum study corsd-4 --scale cpu --baseline '+RN +AC' -->\n<!-- end -->\n")
+    words = ["relatum", "study", "corsd-4", "--answer", "--baseline", "+RN +AC", "--out", "other.md"]
+    monkeypatch.setattr(sys, "argv", words)
+    main()
+    assert "Compared with +RN +AC here, where the study plans to compare with BL" in other.read_text()
     monkeypatch.setattr(sys, "argv", ["relatum", "study", "corsd-4", "--answer", "--out", "page.md"])
     main()
     text = page.read_text()

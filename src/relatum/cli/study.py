@@ -1,6 +1,7 @@
 """Run what a study lacks, on any engine, and tell its answer."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,12 +28,16 @@ def run(args: Sequence[str]) -> None:
     if not chosen.name:
         _print_studies()
         return
+    from dataclasses import replace
+
     from relatum.reports.tables import format_of
     from relatum.studies.catalog import grid_of
     from relatum.studies.plan import plan
 
     seeds = None if chosen.seeds is None else seeds_of(chosen.seeds)
     grid = grid_of(chosen.name, scale=chosen.scale, over=chosen.over, seeds=seeds, select=chosen.select)
+    if chosen.baseline:
+        grid = replace(grid, baseline=chosen.baseline)
     given = dict(_field(text) for text in chosen.set)
     found = plan(grid, chosen.runs, results=chosen.results, seeds=seeds, only=chosen.only, incidental=given)
     kind = format_of(chosen.out, chosen.format)  # refuses before hours of work
@@ -62,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--over", action="append", default=[], metavar="FIELD=V,V", help="vary a field of a recipe; may be repeated")
     add("--select", default="", metavar="METRIC", help="choose one row by this measurement of held-out images")
     add("--only", action="extend", nargs="+", default=[], metavar="ROW|COLUMN|PATTERN", help="these alone")
+    add("--baseline", default="", metavar="ROW", help="compare with this row; one that was not planned is exploration")
     add("--seeds", metavar="0-5", help="numbers and ranges, such as 0-5 or 0,3,7")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of every run, such as data.root=/data")
     add("--jobs", type=int, default=1, help="runs at once")
@@ -113,8 +119,6 @@ def seeds_of(text: str) -> list[int]:
 
 
 def _dry_run(found: "Plan", jobs: int) -> None:
-    import shlex
-
     from relatum.studies.executor import duration, lacking
     from relatum.studies.plan import command, measured_seconds
 
@@ -188,7 +192,10 @@ def _verdicts(chosen: argparse.Namespace) -> None:
 def _tell(found: "Plan", chosen: argparse.Namespace, kind: "Format") -> None:
     from relatum.studies.answer import answer
 
-    _write(answer(found, kind), f"relatum study {chosen.name} --scale {found.grid.scale}", chosen.out)
+    place = f"relatum study {chosen.name} --scale {found.grid.scale}"
+    if chosen.baseline:
+        place += f" --baseline {shlex.quote(chosen.baseline)}"
+    _write(answer(found, kind), place, chosen.out)
 
 
 def _write(text: str, place: str, out: Path | None) -> None:

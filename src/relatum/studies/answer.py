@@ -155,6 +155,13 @@ def _state(evidence: Evidence) -> list[str]:
         lines.append("mean ± standard deviation over seeds; the best is bold only where told apart from its baseline.")
     else:
         lines.append("mean ± standard deviation over seeds.")
+    grid = evidence.grid
+    planned = grid.study.at(grid.scale).baseline
+    if planned not in (None, grid.baseline):
+        lines.append(
+            f"Compared with {grid.baseline} here, where the study plans to compare with {planned}: an exploration, "
+            "whose intervals are corrected for this table alone."
+        )
     hosts = {
         str(record.machine.get("host") or record.machine.get("device", ""))
         for by_seed in evidence.records.values()
