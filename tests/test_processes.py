@@ -170,7 +170,11 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.campaign), signal.SIGTERM, signal.SIGKILL],
+    ids=lambda n: n.name,
+)
 def test_no_process_outlives_its_parent(together, tmp_path, number):
     """Whatever ends the parent ends the others within seconds, and the run goes on from its last checkpoint."""
     run = tmp_path / "run"
@@ -244,7 +248,7 @@ def finish_all(commands: list[list[str]], environments: list[dict[str, str]]) ->
             process.kill()
 
 
-@pytest.mark.parametrize("starter", ["torchrun", "srun"])
+@pytest.mark.parametrize("starter", ["torchrun", pytest.param("srun", marks=pytest.mark.campaign)])
 def test_two_machines_train_as_one_with_two_processes(together, tmp_path, starter):
     """Two groups of one process by way of the loopback give the bits of two spawned processes."""
     run = tmp_path / "run"

@@ -113,10 +113,13 @@ def _cpuinfo() -> list[str]:
 
 
 def _peak_resident_bytes() -> int:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows has none, and psutil knows the peak there and only there
-        held = psutil.Process().memory_info()
-        return getattr(held, "peak_wset", held.rss)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform != "win32":
+        try:
+            import resource
+        except ModuleNotFoundError:  # a Python that was built without it
+            pass
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    held = psutil.Process().memory_info()  # on Windows, and only there, it knows the peak
+    return getattr(held, "peak_wset", held.rss)
