@@ -1,6 +1,7 @@
 """Every test starts from the same seed, on one thread: small tensors are slower on two."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays() -> Iterator[None]:
+    """What a test registers, or names by `--plugin`, is gone after it: in this process and in those that it starts."""
+    from plugging import Registered  # not above: the package is to be imported after jaxtyping's hook
+
+    before = Registered()
+    yield
+    before.restore()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -83,4 +83,3 @@ def test_my_method(monkeypatch, tmp_path, capsys):
         {"name": "whitened", "width": 8, "shrinkage": 0.001},
         True,
     )
-    sys.modules.pop("my_method")

@@ -16,12 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 import relatum
+from plugging import REGISTRIES, Registered
 from relatum import METHODS, RECIPES, cli, load_encoder, options
 from relatum.core import plugins
 from relatum.data import sources
-from relatum.data.catalog import ADDED
-from relatum.measurement.evaluators import EVALUATORS
-from relatum.networks.registered import BUILDERS, build_backbone
+from relatum.networks.registered import build_backbone
 from relatum.recipes import evaluation, index
 from relatum.recipes.options import build_method, forget
 from relatum.recipes.recipe import from_dict, from_yaml, to_dict, to_yaml
@@ -31,7 +30,6 @@ from relatum.studies.catalog import grid_of, studies
 from relatum.studies.plan import command, plan
 
 FILE = Path(__file__).parent / "plugin_of_all.py"
-REGISTRIES = (METHODS, RELATIONS, BUILDERS, ADDED, EVALUATORS, RECIPES)
 SMALL = (
     *("--model.name", "two-layers", "--model.stem", "imagenet", "--data.source", "stripes", "--data.batch-size", "16"),
     *("--method.relation", "bell", "--method.relation-width", "0.5", "--data.view.size", "16", "--train.epochs", "2"),
@@ -43,17 +41,12 @@ SMALL = (
 @contextmanager
 def unchanged(monkeypatch):
     """Registries, and what was loaded, are afterwards what they were."""
-    before = [dict(registry) for registry in REGISTRIES]
+    before = Registered()
     try:
         yield
     finally:
         monkeypatch.undo()
-        for registry, known in zip(REGISTRIES, before, strict=True):
-            registry.clear()
-            registry.update(known)
-        forget()
-        plugins._loaded.clear()
-        plugins._installed.cache_clear()
+        before.restore()
         sys.modules.pop(FILE.stem, None)
 
 
